@@ -1,0 +1,309 @@
+"""config.yaml and the environment as frozen pydantic models, made once at start and passed in.
+
+Every key has a description, which is also its comment in `config.yaml` (`example.py` writes it).
+Environment variables override the file: `CORRAL_SERVER__PORT=9000`.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from server.sampling import SamplingParams
+
+KVQuant = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names every key at fault."""
+
+
+def _on_off(value: object) -> object:
+    """YAML reads a bare on or off as a boolean."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+def _section(value: object) -> object:
+    """A section whose keys are all commented out reads as nothing."""
+    return {} if value is None else value
+
+
+OnOff = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_off)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineConfig(_Frozen):
+    """How llama.cpp holds one model."""
+
+    n_ctx: int | None = Field(
+        default=None,
+        ge=8,
+        description="context of one request, in tokens; null: what the model was trained for, "
+        "at most n_ctx_cap",
+    )
+    n_ctx_cap: int = Field(
+        default=8192, ge=8, description="upper end of the default n_ctx, in tokens"
+    )
+    n_slots: int = Field(default=16, ge=1, le=256, description="requests that run at the same time")
+    max_waiting: int = Field(
+        default=256, ge=0, description="requests that may wait for a slot; more get a 429"
+    )
+    n_batch: int = Field(default=2048, ge=1, description="most tokens in one forward")
+    n_ubatch: int = Field(default=512, ge=1, description="tokens that llama.cpp computes at once")
+    prefill_ms: int = Field(
+        default=200,
+        ge=1,
+        description="how long prompts may hold up running streams per step, in milliseconds",
+    )
+    n_threads: int | None = Field(default=None, ge=1, description="CPU threads; null: one per core")
+    kv_quant: KVQuant = Field(
+        default="f16",
+        description="type of the cached keys (and values): f32, f16, bf16, q8_0, q5_1, q5_0, "
+        "q4_1, q4_0 or iq4_nl",
+    )
+    kv_quant_v: KVQuant | None = Field(
+        default=None, description="type of the cached values where it differs from kv_quant"
+    )
+    kv_layout: Literal["auto", "split", "unified"] = Field(
+        default="auto",
+        description="split: n_ctx cells for each slot, fastest on a CPU; unified: one pool of "
+        "n_cells; auto: split on a CPU if it fits in kv_budget",
+    )
+    kv_budget: ByteSize | None = Field(
+        default=None,
+        description="memory for the KV cells; null: half of what is free after loading",
+    )
+    n_cells: int | None = Field(
+        default=None,
+        ge=8,
+        description="KV cells of the unified pool; null: n_slots x n_ctx, or what kv_budget holds",
+    )
+    prefix_cache: ByteSize = Field(
+        default=ByteSize(512 * 2**20),
+        description="RAM for saved prefixes of ended requests, beside those still in slots",
+    )
+    flash_attn: OnOff = Field(
+        default="auto",
+        description="flash attention: on, off or auto (off on a CPU, llama.cpp's choice on a GPU)",
+    )
+    mmap: bool = Field(default=True, description="map the file instead of reading it")
+    mlock: bool = Field(default=False, description="keep the weights from being swapped out")
+    n_gpu_layers: int | Literal["auto", "all"] = Field(
+        default="auto", description="layers on the GPU: a number, all, or auto (what fits)"
+    )
+    main_gpu: int = Field(default=0, ge=0, description="the GPU that split_mode none uses")
+    split_mode: Literal["none", "layer", "row"] = Field(
+        default="layer",
+        description="how several GPUs share a model: by layer, by row, or none of it",
+    )
+    tensor_split: tuple[float, ...] = Field(
+        default=(), description="share of the model for each GPU; null: by free memory"
+    )
+    offload_kqv: bool = Field(
+        default=True, description="keep the KV cells of offloaded layers on the GPU"
+    )
+    rope_scaling: Literal["none", "linear", "yarn", "longrope"] | None = Field(
+        default=None,
+        description="how positions are scaled: none, linear, yarn or longrope; null: as the model "
+        "says",
+    )
+    rope_freq_base: float = Field(default=0.0, ge=0, description="RoPE base; 0: as the model says")
+    rope_freq_scale: float = Field(
+        default=0.0, ge=0, description="RoPE scale; 0: as the model says"
+    )
+    yarn_ext_factor: float = Field(
+        default=-1.0, description="YaRN extrapolation; < 0: as the model says"
+    )
+    yarn_attn_factor: float = Field(
+        default=-1.0, description="YaRN magnitude; < 0: as the model says"
+    )
+    yarn_beta_fast: float = Field(
+        default=-1.0, description="YaRN low dimension; < 0: as the model says"
+    )
+    yarn_beta_slow: float = Field(
+        default=-1.0, description="YaRN high dimension; < 0: as the model says"
+    )
+    yarn_orig_ctx: int = Field(
+        default=0, ge=0, description="YaRN's original context; 0: as the model says"
+    )
+    use_extra_bufts: bool = Field(
+        default=True, description="repack weights for the processor (AMX and others)"
+    )
+
+    @field_validator("tensor_split")
+    @classmethod
+    def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if value and (min(value) < 0 or sum(value) <= 0):
+            raise ValueError("shares must not be negative, and not all 0")
+        return value
+
+
+class ModelConfig(_Frozen):
+    """One model of the pool."""
+
+    path: Path = Field(description="a GGUF file, relative to this file's folder")
+    preload: bool = Field(default=False, description="load at start, not at the first request")
+    engine: EngineConfig = Field(
+        default=EngineConfig(), description="how llama.cpp holds the model"
+    )
+    sampling: SamplingParams = Field(
+        default=SamplingParams(), description="defaults for requests that set none"
+    )
+    template: str | None = Field(
+        default=None,
+        description="chat template: a name of templates/ or a .jinja file; null: the GGUF's own",
+    )
+
+
+class ServerConfig(_Frozen):
+    """The HTTP side."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="how much is logged: debug, info, warning or error"
+    )
+    unknown_fields: Literal["warn", "strict", "lax"] = Field(
+        default="warn",
+        description="request fields that are not served: warn (header x-corral-ignored and a log "
+        "line), strict (400) or lax (ignored)",
+    )
+    max_body: ByteSize = Field(default=ByteSize(16 * 2**20), description="largest request body")
+    load_wait_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="seconds that a request waits for its model to load before a 503",
+    )
+    ping_s: int = Field(
+        default=15,
+        ge=0,
+        description="seconds between SSE comments on a silent stream; 0 sends none",
+    )
+
+
+class Config(BaseSettings):
+    """The whole tree. Precedence: command line, environment, file, defaults."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="CORRAL_", env_nested_delimiter="__"
+    )
+
+    server: Annotated[ServerConfig, BeforeValidator(_section)] = Field(
+        ServerConfig(), description="the HTTP side"
+    )
+    models: Annotated[dict[str, ModelConfig], BeforeValidator(_section)] = Field(
+        {}, description="the pool, by the id that clients ask for"
+    )
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, whose names have no case; model ids are spelled as the file spells them."""
+
+    def __init__(self, settings_cls: type[BaseSettings], ids: Mapping[str, str]):
+        super().__init__(settings_cls)
+        self._ids = ids
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        if isinstance(values.get("models"), dict):
+            models = values["models"].items()
+            values["models"] = {self._ids.get(id.lower(), id): entry for id, entry in models}
+        return values
+
+
+def load(path: Path | None, server: dict[str, object] | None = None) -> Config:
+    """Read the file at `path` (none: environment only); `server` holds command line overrides.
+
+    Relative model paths become relative to the file's folder. Raises ConfigError.
+    """
+    values = _read(path) if path else {}
+    models = values.get("models")
+    known = cast("dict[object, object]", models) if isinstance(models, dict) else {}
+    ids = {str(id).lower(): str(id) for id in known}
+
+    class FileConfig(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            *_: PydanticBaseSettingsSource,
+            **__: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file = InitSettingsSource(settings_cls, values)
+            return (init_settings, _Environment(settings_cls, ids), file)
+
+    _refuse_unknown_variables()
+    try:
+        config = FileConfig.model_validate({"server": server} if server else {})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, error))) from error
+    base = path.parent if path else Path()
+    placed = {
+        id: model.model_copy(update={"path": base / model.path.expanduser()})
+        for id, model in config.models.items()
+    }
+    return config.model_copy(update={"models": placed})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            values: object = yaml.safe_load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {values!r:.60}")
+    return cast("dict[str, Any]", values)
+
+
+def _refuse_unknown_variables() -> None:
+    """Catch CORRAL_SERVR__PORT, which pydantic-settings would pass over."""
+    for name in os.environ:
+        prefix, _, rest = name.upper().partition("_")
+        key, nested, _ = rest.lower().partition("__")
+        if prefix == "CORRAL" and nested and key not in Config.model_fields:
+            raise ConfigError(f"environment: unknown key {key} ({name})")
+
+
+def _explain(path: Path | None, error: ValidationError) -> Iterator[str]:
+    """One line for each key at fault, by its full name."""
+    where = path or "environment"
+    for fault in error.errors(include_url=False):
+        key = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        match fault["type"]:
+            case "extra_forbidden":
+                yield f"{where}: unknown key {key}"
+            case "missing":
+                yield f"{where}: {key} is missing"
+            case _ if not key:
+                yield f"{where}: {message}"
+            case _:
+                yield f"{where}: {key}: {message}, got {fault['input']!r:.60}"

@@ -1,0 +1,1 @@
+"""The worker process of one GGUF. Nothing here knows HTTP, OpenAI or chat."""

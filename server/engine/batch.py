@@ -1,0 +1,51 @@
+"""Batch: what one forward takes, as arrays that are filled by slices."""
+
+from collections.abc import Sequence as Ids
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int32]
+
+
+class Batch:
+    """Up to `capacity` tokens of several slots, in the order they were added.
+
+    Each array has `capacity` entries, of which the first `n_tokens` count. A row is a token
+    whose logits are wanted; `rows` lists their slots in the order in which the logits come back.
+    """
+
+    def __init__(self, capacity: int):
+        self.token = np.zeros(capacity, np.int32)
+        self.pos = np.zeros(capacity, np.int32)
+        self.slot = np.zeros(capacity, np.int32)
+        self.wants_logits = np.zeros(capacity, np.int8)
+        self.n_tokens = 0
+        self.rows: list[int] = []
+        self._count = np.arange(capacity, dtype=np.int32)
+
+    @property
+    def room(self) -> int:
+        """Tokens that can still be added."""
+        return len(self.token) - self.n_tokens
+
+    def clear(self) -> None:
+        """Start anew."""
+        self.n_tokens = 0
+        self.rows.clear()
+
+    def add(self, slot: int, tokens: Tokens | Ids[int], pos: int, logits: bool) -> None:
+        """Add a span of `slot` that starts at position `pos`; `logits` of its last token."""
+        n = len(tokens)
+        start, end = self.n_tokens, self.n_tokens + n
+        # llama.cpp aborts the process on a larger batch.
+        assert 0 < n <= self.room, f"span of {n} tokens, room for {self.room}"
+        self.token[start:end] = tokens
+        self.pos[start:end] = self._count[:n]
+        self.pos[start:end] += pos
+        self.slot[start:end] = slot
+        self.wants_logits[start:end] = 0
+        if logits:
+            self.wants_logits[end - 1] = 1
+            self.rows.append(slot)
+        self.n_tokens = end

@@ -1,0 +1,215 @@
+"""Engine: one step after another. Decode what runs, send it, then prefill what is new."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from server.engine.batch import Batch
+from server.engine.kv import Cells, KVCells
+from server.engine.llama import Logits, NoRoom
+from server.engine.scheduler import Scheduler, Span
+from server.engine.sequence import Sequence
+from server.engine.vocabulary import Vocabulary
+from server.errors import CorralError, EngineError
+from server.ipc import Accepted, Delta, Event, Failed, Finished, FinishReason
+
+log = logging.getLogger(__name__)
+
+MIN_PREFILL = 64
+"""Prompt tokens that a step takes at least, however slow the machine is."""
+
+
+class Context(Cells, Protocol):
+    """What the engine needs of llama.cpp; the tests have one of their own."""
+
+    n_batch: int
+
+    def forward(self, batch: Batch) -> None: ...
+    def logits(self, n_rows: int) -> Logits: ...
+
+
+class Engine:
+    """Runs sequences over one context. Used by one thread.
+
+    `emit` takes the events of a forward, as soon as they are there.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        vocabulary: Vocabulary,
+        kv: KVCells,
+        prefill_ms: int,
+        n_ubatch: int,
+        one_by_one: bool,
+        emit: Callable[[list[Event]], None],
+    ):
+        self._context = context
+        self._vocabulary = vocabulary
+        self._kv = kv
+        self.scheduler = Scheduler(kv)
+        self._prefill_s = prefill_ms / 1000
+        self._n_ubatch = n_ubatch
+        self._one_by_one = one_by_one
+        """Prompts of different lengths in one batch would be cut into many small ones."""
+        self._emit = emit
+        self._batch = Batch(context.n_batch)
+        self._prefill_rate = 0.0
+        """Prompt tokens per second, a moving mean; 0 before the first."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return not self.scheduler.running and not self.scheduler.waiting
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence."""
+        self._emit([Accepted(sequence.id, sequence.n_prompt)])
+        if sequence.max_tokens:
+            self.scheduler.add(sequence)
+        else:
+            self._emit([self._finished(sequence, "length")])
+
+    def cancel(self, id: int) -> None:
+        """End a request whose client has gone; nothing happens if it has ended."""
+        sequence = self.scheduler.find(id)
+        if sequence is not None:
+            self.scheduler.remove(sequence, keep=sequence.cache_prompt)
+            self._emit([self._finished(sequence, "cancelled")])
+
+    def step(self) -> None:
+        """One token for everybody who decodes, and some prompt tokens for the others."""
+        self.scheduler.admit()
+        decoding = self.scheduler.decoding()
+        for spans in _fill(decoding, self._context.n_batch):
+            self._run(spans)
+        budget = self._budget(decoding=bool(decoding))
+        prefilling = self.scheduler.prefilling(budget)
+        started = time.monotonic()
+        for spans in self._groups(prefilling):
+            self._run(spans)
+        if prefilling:
+            self._measure(sum(span.n for span in prefilling), time.monotonic() - started)
+
+    def check(self) -> None:
+        """Raises AssertionError where slots or cells got lost. Only when idle."""
+        assert self._kv.n_free == len(self._kv.slots)
+        self._kv.check()
+
+    def _budget(self, decoding: bool) -> int:
+        """Prompt tokens that this step may take."""
+        timely = int(self._prefill_rate * self._prefill_s)
+        return max(MIN_PREFILL, timely) if decoding else max(self._n_ubatch, timely)
+
+    def _measure(self, n_tokens: int, seconds: float) -> None:
+        rate = n_tokens / max(seconds, 1e-6)
+        self._prefill_rate = 0.7 * self._prefill_rate + 0.3 * rate if self._prefill_rate else rate
+
+    def _groups(self, spans: list[Span]) -> Iterator[list[Span]]:
+        if self._one_by_one:
+            for span in spans:
+                yield from _fill([span], self._context.n_batch)
+        else:
+            yield from _fill(spans, self._context.n_batch)
+
+    def _run(self, spans: list[Span]) -> None:
+        """Forward the spans, sample where a sequence's end is reached, send what comes of it."""
+        # A group before this one may have sent some back to waiting.
+        spans = self._forward([span for span in spans if span.sequence.slot is not None])
+        ready = [span.sequence for span in spans if span.reaches_end]
+        for span in spans:
+            span.sequence.n_cached += span.n
+        if not ready:
+            return
+        tokens = self._sample(ready)
+        events = (self._advance(s, token) for s, token in zip(ready, tokens, strict=True))
+        self._emit([event for event in events if event is not None])
+
+    def _forward(self, spans: list[Span]) -> list[Span]:
+        """Compute the spans; those of sequences that had to make room are left out."""
+        while spans:
+            self._batch.clear()
+            for span in spans:
+                s = span.sequence
+                assert s.slot is not None
+                tokens = s.tokens[s.n_cached : s.n_cached + span.n]
+                self._batch.add(s.slot, tokens, s.n_cached, span.reaches_end)
+            try:
+                self._context.forward(self._batch)
+            except NoRoom as error:
+                spans = self._make_room(spans, error)
+            except EngineError as error:
+                self._fail(spans, error)
+                return []
+            else:
+                return spans
+        return spans
+
+    def _make_room(self, spans: list[Span], error: NoRoom) -> list[Span]:
+        """Kept prefixes go first, then the youngest sequence waits; returns what can still run."""
+        if self._kv.make_room():
+            return spans
+        parked = self.scheduler.preempt()
+        if parked is None:
+            self._fail(spans, EngineError(f"{error}, though nothing else runs"))
+            return []
+        log.info("request %d waits for cells, %d tokens so far", parked.id, parked.n_tokens)
+        return [span for span in spans if span.sequence is not parked]
+
+    def _fail(self, spans: list[Span], error: CorralError) -> None:
+        for span in spans:
+            self.scheduler.remove(span.sequence, keep=False)
+            self._emit([Failed(span.sequence.id, error)])
+
+    def _sample(self, sequences: list[Sequence]) -> list[int]:
+        """The next token of each sequence, whose logits are the last forward's rows."""
+        logits = self._context.logits(len(sequences))
+        if all(s.sampler.plain for s in sequences):
+            best: list[int] = logits.argmax(axis=1).tolist()
+            return best
+        return [s.sampler.sample(row, s.tokens) for s, row in zip(sequences, logits, strict=True)]
+
+    def _advance(self, sequence: Sequence, token: int) -> Event | None:
+        """Take the sampled token: a delta, the end, or nothing that can be sent yet."""
+        sequence.append(token)
+        if token in self._vocabulary.end_set:
+            return self._end(sequence, "stop", sequence.detokenizer.finish())
+        detokenizer = sequence.detokenizer
+        text = detokenizer.push(self._vocabulary.piece(token))
+        if detokenizer.stopped:
+            return self._end(sequence, "stop", text)
+        if sequence.is_full:
+            text += detokenizer.finish()
+            return self._end(sequence, "stop" if detokenizer.stopped else "length", text)
+        return Delta(sequence.id, text, sequence.take_unsent()) if text else None
+
+    def _end(self, sequence: Sequence, reason: FinishReason, text: str) -> Event:
+        self.scheduler.remove(sequence, keep=sequence.cache_prompt)
+        return self._finished(sequence, reason, text)
+
+    def _finished(self, sequence: Sequence, reason: FinishReason, text: str = "") -> Finished:
+        return Finished(
+            id=sequence.id,
+            text=text,
+            n_tokens=sequence.take_unsent(),
+            reason=reason,
+            n_prompt=sequence.n_prompt,
+            n_cached=sequence.n_reused,
+            n_completion=sequence.n_completion,
+        )
+
+
+def _fill(spans: Iterable[Span], capacity: int) -> Iterator[list[Span]]:
+    """Spans in groups of at most `capacity` tokens; a longer span is cut to its first part."""
+    group: list[Span] = []
+    room = capacity
+    for span in spans:
+        if group and span.n > room:
+            yield group
+            group, room = [], capacity
+        n = min(span.n, capacity)
+        group.append(Span(span.sequence, n))
+        room -= n
+    if group:
+        yield group

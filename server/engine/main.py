@@ -1,0 +1,245 @@
+"""The worker process: loads one GGUF and runs its engine until the pipe closes.
+
+Two threads. The receiver reads commands and makes sequences of them (the tokenizer is
+thread-safe); the engine's thread, the main one, does everything else and alone writes the pipe.
+"""
+
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+
+import psutil
+
+from server.config import EngineConfig
+from server.engine import llama
+from server.engine.batch import Batch
+from server.engine.engine import Engine
+from server.engine.kv import KVCells
+from server.engine.layout import KV_BYTES, Layout, choose_flash_attn, choose_layout, choose_n_ctx
+from server.engine.offload import choose_gpu_layers
+from server.engine.sequence import Sequence
+from server.engine.vocabulary import Vocabulary
+from server.errors import CorralError
+from server.ipc import (
+    Cancel,
+    Command,
+    Event,
+    Failed,
+    Load,
+    LoadFailed,
+    Loading,
+    Message,
+    ModelInfo,
+    Ready,
+    Shutdown,
+    Step,
+    Submit,
+)
+
+log = logging.getLogger(__name__)
+
+Inbox = SimpleQueue[Sequence | Cancel | Failed | Shutdown]
+
+CHECK_AFTER_S = 0.5
+"""Seconds of idleness before slots and cells are counted."""
+
+
+def main() -> None:
+    """Serve the pipe whose number is the last argument."""
+    # The terminal's Ctrl-C goes to the whole group; the server tells us when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe = Connection(int(sys.argv[-1]))
+    load = pipe.recv()
+    assert isinstance(load, Load)
+    logging.basicConfig(
+        level=load.log_level.upper(), format=f"%(levelname)-7s {load.model}: %(message)s"
+    )
+    try:
+        serve(pipe, load)
+    except CorralError as error:
+        pipe.send(LoadFailed(error))
+
+
+def serve(pipe: Connection, load: Load) -> None:
+    """Load the model, say so, and answer until told to stop. Raises ModelLoadError."""
+    captured = llama.backend_init()
+    progress = _Progress(pipe)
+    with open_model(load, captured, progress) as model:
+        vocabulary = Vocabulary(model.vocabulary)
+        config, layout = plan(load.engine, model)
+        with llama.Context(model, config, layout.n_ctx, layout.n_cells) as context:
+            pipe.send(Loading(1.0))
+            can_trim = warm_up(context)
+            log.info(
+                "%s, %d slots of %d tokens, %s cells (%s)",
+                model.description, context.n_slots, context.n_ctx, layout.name, layout.reason,
+            )  # fmt: skip
+            kv = KVCells(context, layout.name == "unified", can_trim, config.prefix_cache)
+            outbox = _Outbox(pipe)
+            engine = Engine(
+                context,
+                vocabulary,
+                kv,
+                prefill_ms=config.prefill_ms,
+                n_ubatch=config.n_ubatch,
+                one_by_one=layout.name == "split",
+                emit=outbox.put,
+            )
+            outbox.engine = engine
+            pipe.send(Ready(_info(model, vocabulary, context, layout)))
+            inbox: Inbox = SimpleQueue()
+            receiver = threading.Thread(
+                target=_receive, args=(pipe, inbox, vocabulary, context.n_ctx), daemon=True
+            )
+            receiver.start()
+            # What lives now lives for good: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            run(engine, inbox, outbox)
+
+
+def run(engine: Engine, inbox: Inbox, outbox: "_Outbox") -> None:
+    """Step while there is work, sleep while there is none, return at Shutdown."""
+    checked = False
+    while True:
+        try:
+            command = inbox.get(block=engine.idle, timeout=None if checked else CHECK_AFTER_S)
+        except Empty:
+            if engine.idle:
+                engine.check()
+                checked = True
+            else:
+                engine.step()
+            continue
+        checked = False
+        match command:
+            case Sequence():
+                engine.add(command)
+            case Cancel(id=id):
+                engine.cancel(id)
+            case Failed():
+                outbox.put([command])
+            case Shutdown():
+                return
+
+
+def _receive(pipe: Connection, inbox: Inbox, vocabulary: Vocabulary, n_ctx: int) -> None:
+    """Read commands until the server ends."""
+    while True:
+        try:
+            command: Command = pipe.recv()
+        except (EOFError, OSError):
+            # The server is gone: nobody is left to answer, not even in the middle of a step.
+            os._exit(0)
+        match command:
+            case Submit(id=id, request=request):
+                try:
+                    inbox.put(Sequence(id, request, vocabulary, n_ctx))
+                except CorralError as error:
+                    inbox.put(Failed(id, error))
+            case Cancel() | Shutdown():
+                inbox.put(command)
+            case Load():
+                raise AssertionError("a worker loads one model in its life")
+
+
+class _Outbox:
+    """Events on their way to the server, one message for each forward."""
+
+    engine: Engine
+
+    def __init__(self, pipe: Connection):
+        self._pipe = pipe
+
+    def put(self, events: list[Event]) -> None:
+        scheduler = self.engine.scheduler
+        n_running, n_waiting = len(scheduler.running), len(scheduler.waiting)
+        self._pipe.send(Step(tuple(events), n_running, n_waiting))
+
+
+class _Progress:
+    """Tells the server how far a load has come, at most every 5%."""
+
+    def __init__(self, pipe: Connection):
+        self._pipe = pipe
+        self._told = 0.0
+
+    def __call__(self, done: float) -> None:
+        # 1.0 is kept for the moment before the warm-up.
+        if done >= self._told + 0.05 and done < 1.0:
+            self._told = done
+            message: Message = Loading(done)
+            self._pipe.send(message)
+
+
+def open_model(load: Load, captured: llama.Log, progress: _Progress) -> llama.Model:
+    """Open the GGUF with as many layers on the GPU as are wanted and fit."""
+    free = llama.gpu_memory()
+    n_layers = 0
+    if free:
+        n_layers = _gpu_layers(load, captured, free)
+    return llama.Model(load.path, load.engine, n_layers, captured, progress)
+
+
+def _gpu_layers(load: Load, captured: llama.Log, free: list[int]) -> int:
+    """Sizes come from opening the file without its weights."""
+    with llama.Model(load.path, load.engine, 0, captured, lambda _: None, True) as sizes:
+        per_cell = _bytes_per_cell(sizes, load.engine)
+        return choose_gpu_layers(load.engine, sizes.n_layer, sizes.size_bytes, per_cell, free)
+
+
+def _bytes_per_cell(model: llama.Model, config: EngineConfig) -> int:
+    return model.kv_bytes_per_token(
+        KV_BYTES[config.kv_quant], KV_BYTES[config.kv_quant_v or config.kv_quant]
+    )
+
+
+def plan(config: EngineConfig, model: llama.Model) -> tuple[EngineConfig, Layout]:
+    """The engine's settings with every `auto` decided."""
+    on_gpu = model.n_gpu_layers > 0
+    config = choose_flash_attn(config, on_gpu)
+    n_ctx = choose_n_ctx(config, model.n_ctx_train)
+    free = psutil.virtual_memory().available
+    return config, choose_layout(config, n_ctx, _bytes_per_cell(model, config), free, on_gpu)
+
+
+def warm_up(context: llama.Context) -> bool:
+    """Decode two tokens, which finds miscompiled kernels; whether slots can be trimmed."""
+    batch = Batch(context.n_batch)
+    batch.add(0, [0, 0][: context.n_batch], 0, logits=True)
+    started = time.monotonic()
+    context.forward(batch)
+    log.debug("warm-up took %.0f ms", 1000 * (time.monotonic() - started))
+    can_trim = context.trim(0, 1)
+    context.trim(0, 0)
+    return can_trim
+
+
+def _info(
+    model: llama.Model, vocabulary: Vocabulary, context: llama.Context, layout: Layout
+) -> ModelInfo:
+    return ModelInfo(
+        n_ctx=context.n_ctx,
+        n_ctx_train=model.n_ctx_train,
+        n_slots=context.n_slots,
+        n_vocab=vocabulary.n_tokens,
+        n_params=model.n_params,
+        size_bytes=model.size_bytes,
+        description=model.description,
+        template=model.template,
+        bos=vocabulary.bos,
+        eos=vocabulary.eos,
+        special=tuple(vocabulary.special),
+        kv_layout=layout.name,
+        n_gpu_layers=model.n_gpu_layers,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Scheduler: who waits, who runs, and what the next forwards take."""
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass
+
+from server.engine.kv import KVCells, Match
+from server.engine.llama import NoRoom
+from server.engine.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Span:
+    """One sequence's part of a batch: its next `n` pending tokens."""
+
+    sequence: Sequence
+    n: int
+
+    @property
+    def reaches_end(self) -> bool:
+        """Whether the next token can be sampled after it."""
+        return self.n == self.sequence.n_pending
+
+
+class Scheduler:
+    """The order of everything. Decoding sequences come first; prompts fill the rest of a step."""
+
+    def __init__(self, kv: KVCells):
+        self._kv = kv
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        """In the order of arrival."""
+        self._is_full = False
+        """Cells have run out: nobody is admitted before somebody has ended."""
+        self._had_gap = False
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence."""
+        self.waiting.append(sequence)
+
+    def find(self, id: int) -> Sequence | None:
+        """The sequence of a request, waiting or running."""
+        both = (s for queue in (self.running, self.waiting) for s in queue)
+        return next((s for s in both if s.id == id), None)
+
+    def remove(self, sequence: Sequence, keep: bool) -> None:
+        """A sequence has ended. Its cells are kept for others or dropped."""
+        if sequence.slot is None:
+            self.waiting.remove(sequence)
+            return
+        self.running.remove(sequence)
+        self._kv.release(sequence, keep)
+        self._is_full = False
+
+    def admit(self) -> None:
+        """Give slots to waiting sequences, first come first served.
+
+        One whose prefix another is just computing stays, and holds up nobody else.
+        """
+        for sequence in list(self.waiting):
+            if not self._kv.n_free or (self._is_full and self.running):
+                break
+            match = self._kv.match(sequence)
+            if match.wait:
+                continue
+            if not self._claim(sequence, match):
+                break
+            self.waiting.remove(sequence)
+            insort(self.running, sequence, key=lambda s: s.id)
+        self._close_gaps()
+
+    def _claim(self, sequence: Sequence, match: Match) -> bool:
+        while True:
+            try:
+                self._kv.claim(sequence, match)
+                return True
+            except NoRoom:
+                if not self._kv.make_room():
+                    return False
+
+    def _close_gaps(self) -> None:
+        """Move a slot if a gap has stood for a step: a new sequence often fills it at once."""
+        if self._had_gap and self._kv.has_gap:
+            self._kv.compact()
+        self._had_gap = self._kv.has_gap
+
+    def decoding(self) -> list[Span]:
+        """One token of each sequence whose next token is due, by ascending slot."""
+        due = [s for s in self.running if s.n_pending == 1]
+        return [Span(s, 1) for s in sorted(due, key=lambda s: s.slot or 0)]
+
+    def prefilling(self, budget: int) -> list[Span]:
+        """Up to `budget` prompt tokens, of the oldest sequences first."""
+        spans: list[Span] = []
+        for sequence in self.running:
+            n = min(sequence.n_pending, budget)
+            if sequence.n_pending > 1 and n > 0:
+                spans.append(Span(sequence, n))
+                budget -= n
+        return spans
+
+    def preempt(self) -> Sequence | None:
+        """Send the youngest sequence back to waiting; None if only one runs."""
+        if len(self.running) < 2:
+            return None
+        sequence = self.running.pop()
+        self._kv.park(sequence)
+        self.waiting.appendleft(sequence)
+        self._is_full = True
+        return sequence

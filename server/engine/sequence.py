@@ -1,0 +1,112 @@
+"""Sequence: one request in the engine, from its tokens to its last."""
+
+import numpy as np
+
+from server.engine.batch import Tokens
+from server.engine.detokenizer import Detokenizer
+from server.engine.llama import State
+from server.engine.sampler import Sampler
+from server.engine.vocabulary import Vocabulary
+from server.errors import ContextLengthExceeded, InvalidRequest
+from server.ipc import GenerateRequest, Text
+
+
+class Sequence:
+    """Tokens and one cursor. Made on the receiving thread, then touched by the engine only.
+
+    tokens  [0, n_cached)         have cells in the slot
+            [n_cached, n_tokens)  are still to be forwarded
+            [0, n_prompt)         the prompt; what follows is the answer
+    """
+
+    def __init__(self, id: int, request: GenerateRequest, vocabulary: Vocabulary, n_ctx: int):
+        prompt = _read_prompt(request, vocabulary, n_ctx)
+        _check_ids("logit_bias", [t for t, _ in request.sampling.logit_bias], vocabulary)
+        self.id = id
+        self.n_prompt = len(prompt)
+        room = n_ctx - self.n_prompt
+        self.max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
+        self._buffer = np.empty(self.n_prompt + self.max_tokens, np.int32)
+        self._buffer[: self.n_prompt] = prompt
+        self.n_tokens = self.n_prompt
+        self.n_cached = 0
+        self.n_reused = 0
+        """Prompt tokens whose cells were there already; None of them were computed for this."""
+        self.slot: int | None = None
+        self.parked: State | None = None
+        """The cells of a sequence that was sent back to waiting."""
+        self.cache_prompt = request.cache_prompt
+        self.ignore_eos = request.sampling.ignore_eos
+        self.sampler = Sampler(request.sampling, vocabulary, prompt)
+        self.detokenizer = Detokenizer(request.stop)
+        self.n_unsent = 0
+        """Generated tokens that no event has counted yet."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Prompt and answer so far."""
+        return self._buffer[: self.n_tokens]
+
+    @property
+    def prompt(self) -> Tokens:
+        """The prompt alone."""
+        return self._buffer[: self.n_prompt]
+
+    @property
+    def cached(self) -> Tokens:
+        """The tokens that have cells."""
+        return self._buffer[: self.n_cached]
+
+    @property
+    def n_pending(self) -> int:
+        """Tokens to be forwarded before the next one can be sampled; 1 while decoding."""
+        return self.n_tokens - self.n_cached
+
+    @property
+    def n_completion(self) -> int:
+        """Generated tokens."""
+        return self.n_tokens - self.n_prompt
+
+    @property
+    def is_full(self) -> bool:
+        """No more tokens were asked for, or fit."""
+        return self.n_completion >= self.max_tokens
+
+    def append(self, token: int) -> None:
+        """Take the sampled token."""
+        self._buffer[self.n_tokens] = token
+        self.n_tokens += 1
+        self.n_unsent += 1
+
+    def take_unsent(self) -> int:
+        """The number of tokens that the next event counts."""
+        n, self.n_unsent = self.n_unsent, 0
+        return n
+
+
+def _read_prompt(request: GenerateRequest, vocabulary: Vocabulary, n_ctx: int) -> Tokens:
+    """The prompt's token ids. Raises InvalidRequest or ContextLengthExceeded."""
+    param = request.prompt_param
+    if isinstance(request.prompt, Text):
+        tokens = vocabulary.tokenize(request.prompt)
+    else:
+        _check_ids(param, request.prompt, vocabulary)
+        tokens = np.array(request.prompt, np.int32)
+    if not len(tokens):
+        raise InvalidRequest("the prompt is empty, and the model has no token to begin with", param)
+    if len(tokens) >= n_ctx:
+        raise ContextLengthExceeded(
+            f"prompt of {len(tokens):,} tokens, context of {n_ctx:,}: at least one token must "
+            "remain for the answer",
+            param,
+        )
+    return tokens
+
+
+def _check_ids(param: str, ids: tuple[int, ...] | list[int], vocabulary: Vocabulary) -> None:
+    """llama.cpp reads past its arrays for ids that are not in the vocabulary."""
+    for token in ids:
+        if not 0 <= token < vocabulary.n_tokens:
+            raise InvalidRequest(
+                f"token {token} is not in the vocabulary of {vocabulary.n_tokens:,}", param
+            )

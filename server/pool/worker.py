@@ -1,0 +1,201 @@
+"""Worker: one loaded GGUF's process, its pipe and its open generations."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+from typing import assert_never
+
+from server.config import ModelConfig
+from server.errors import CorralError, ModelLoadError, QueueFull, Unavailable, WorkerDied
+from server.ipc import (
+    Cancel,
+    Command,
+    Failed,
+    Finished,
+    GenerateRequest,
+    Load,
+    LoadFailed,
+    Loading,
+    Message,
+    ModelInfo,
+    Ready,
+    Shutdown,
+    Step,
+    Submit,
+)
+from server.pool.generation import Generation
+from server.pool.suspects import Suspects
+
+log = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "server.engine.main")
+"""What starts a worker; the number of its end of the pipe is appended."""
+
+SHUTDOWN_S = 5.0
+"""Seconds that a worker has to end by itself."""
+
+
+class CrashedInWarmUp(CorralError):
+    """The process died by a signal on its first decode."""
+
+
+class Worker:
+    """One process that serves one model, from `start` to its end. Used on the event loop only."""
+
+    def __init__(self, model: str, config: ModelConfig, suspects: Suspects, log_level: str):
+        self.model = model
+        self.config = config
+        self.n_running = 0
+        self.n_waiting = 0
+        self.n_finished = 0
+        self.progress = 0.0
+        self._suspects = suspects
+        self._log_level = log_level
+        self._info: ModelInfo | None = None
+        self._open: dict[int, tuple[Generation, GenerateRequest]] = {}
+        self._next_id = 0
+        self._closing = False
+        self._loaded: asyncio.Future[ModelInfo] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the worker said of its model when it became ready."""
+        assert self._info is not None, "the worker is not ready yet"
+        return self._info
+
+    @property
+    def alive(self) -> bool:
+        """The process serves: it is ready, has not died and is not being closed."""
+        return self._info is not None and not self._ended.done() and not self._closing
+
+    async def start(self, command: tuple[str, ...] = COMMAND) -> None:
+        """Start the process and load the model.
+
+        Raises ModelLoadError with llama.cpp's reason, or CrashedInWarmUp.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                (*command, str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # llama.cpp's abort handler would start gdb where that is installed.
+                env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+            )
+        self._pipe = Connection(ours.detach())
+        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
+        self._send(Load(self.model, str(self.config.path), self.config.engine, self._log_level))
+        try:
+            self._info = await asyncio.shield(self._loaded)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def ended(self) -> str:
+        """Wait for the end of the process; how it ended, in words."""
+        return await asyncio.shield(self._ended)
+
+    def submit(self, request: GenerateRequest) -> Generation:
+        """Hand over a request. Raises QueueFull, Unavailable or RequestRefused."""
+        if not self.alive:
+            raise Unavailable(f"model {self.model} is not loaded", retry_after=1.0)
+        engine = self.config.engine
+        if len(self._open) >= self.info.n_slots + engine.max_waiting:
+            raise QueueFull(
+                f"model {self.model} has {len(self._open)} open requests, at most "
+                f"{self.info.n_slots} run and {engine.max_waiting} wait",
+                retry_after=2.0,
+            )
+        self._suspects.check(request)
+        id = self._next_id
+        self._next_id += 1
+        generation = Generation(lambda: self._cancel(id))
+        self._open[id] = (generation, request)
+        self._send(Submit(id, request))
+        return generation
+
+    async def close(self) -> None:
+        """End the process, by force after a while. Open generations fail as Unavailable."""
+        self._closing = True
+        self._fail_open(Unavailable(f"model {self.model} is being unloaded", retry_after=1.0))
+        self._send(Shutdown())
+        done, _ = await asyncio.wait({self._ended}, timeout=SHUTDOWN_S)
+        if not done:
+            log.warning("%s: worker %d did not end; killed", self.model, self._process.pid)
+            self._process.kill()
+            await asyncio.shield(self._ended)
+
+    def _cancel(self, id: int) -> None:
+        if self._open.pop(id, None):
+            self._send(Cancel(id))
+
+    def _send(self, command: Command) -> None:
+        try:
+            self._pipe.send(command)
+        except OSError:
+            # The process has died; `_read` sees the end of the pipe and tells everybody.
+            log.debug("%s: worker has gone before %s", self.model, type(command).__name__)
+
+    def _read(self) -> None:
+        """One message is there, or the end of the pipe."""
+        try:
+            message: Message = self._pipe.recv()
+        except (EOFError, OSError):
+            asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+            self._pipe.close()
+            self._reaper = asyncio.create_task(self._reap())
+            return
+        match message:
+            case Step():
+                self._dispatch(message)
+            case Loading(progress=progress):
+                self.progress = progress
+            case Ready(info=info):
+                self._loaded.set_result(info)
+            case LoadFailed(error=error):
+                self._loaded.set_exception(error)
+            case _:
+                assert_never(message)
+
+    def _dispatch(self, step: Step) -> None:
+        self.n_running, self.n_waiting = step.n_running, step.n_waiting
+        for event in step.events:
+            entry = self._open.get(event.id)
+            if entry is None:
+                continue  # cancelled meanwhile
+            generation, request = entry
+            if isinstance(event, Finished | Failed):
+                self.n_finished += 1
+                del self._open[event.id]
+                self._suspects.clear(request)
+            generation.push(event)
+
+    async def _reap(self) -> None:
+        """The pipe is at its end: wait for the process and tell whoever depends on it."""
+        loop = asyncio.get_running_loop()
+        # A core dump of a large process takes a while, hence not on the loop's thread.
+        code = await loop.run_in_executor(None, self._process.wait)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        if not self._loaded.done():
+            crashed = code < 0 and self.progress >= 1.0
+            error = CrashedInWarmUp if crashed else ModelLoadError
+            self._loaded.set_exception(error(f"model {self.model}: its worker died: {how}"))
+            # Nobody may be waiting any more.
+            self._loaded.exception()
+        if not self._closing:
+            for _, request in self._open.values():
+                self._suspects.accuse(request)
+        self._fail_open(WorkerDied(f"the worker of model {self.model} died ({how}); try again"))
+        self.n_running = self.n_waiting = 0
+        self._ended.set_result(how)
+
+    def _fail_open(self, error: CorralError) -> None:
+        opened, self._open = self._open, {}
+        for generation, _ in opened.values():
+            generation.fail(error)
