@@ -26,13 +26,10 @@ from server.engine.prefix_tree import PrefixTree
 from server.engine.sequence import Sequence
 
 MIN_REUSE = 8
-"""Shorter prefixes are not worth a copy, in tokens."""
+"""Fewer tokens are not worth a copy, nor waiting for."""
 
 MAX_COPY = 50
 """Cells copied for each one that is of use; copying is hundreds of times cheaper than computing."""
-
-MIN_WAIT = 32
-"""Nobody waits for another's prefill for less than this gain, in tokens."""
 
 
 class Cells(Protocol):
@@ -124,7 +121,7 @@ class KVCells:
             if rank > best and self._is_worth(n, found):
                 best, holder = rank, found
         n = best[0] if holder else 0
-        return Match(n, holder, wait=soon - n >= MIN_WAIT)
+        return Match(n, holder, wait=soon - n >= MIN_REUSE)
 
     def _is_worth(self, n: int, holder: "Slot | Saved") -> bool:
         if not self.can_trim:
