@@ -83,7 +83,7 @@ class EngineConfig(_Frozen):
         "q4_1, q4_0 or iq4_nl",
     )
     kv_quant_v: KVQuant | None = Field(
-        default=None, description="type of the cached values where it differs from kv_quant"
+        default=None, description="type of the cached values, one of the same; null: kv_quant"
     )
     kv_layout: Literal["auto", "split", "unified"] = Field(
         default="auto",
@@ -210,10 +210,10 @@ class Config(BaseSettings):
     )
 
     server: Annotated[ServerConfig, BeforeValidator(_section)] = Field(
-        ServerConfig(), description="the HTTP side"
+        default=ServerConfig(), description="the HTTP side"
     )
     models: Annotated[dict[str, ModelConfig], BeforeValidator(_section)] = Field(
-        {}, description="the pool, by the id that clients ask for"
+        default={}, description="the pool, by the id that clients ask for"
     )
 
 
@@ -264,7 +264,7 @@ def load(path: Path | None, server: dict[str, object] | None = None) -> Config:
         id: model.model_copy(update={"path": base / model.path.expanduser()})
         for id, model in config.models.items()
     }
-    return config.model_copy(update={"models": placed})
+    return Config.model_construct(server=config.server, models=placed)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,24 +19,25 @@ class Detokenizer:
 
     def finish(self) -> str:
         """No more comes: the text still held back. Half a character becomes U+FFFD."""
-        text = self._release(self._decoder.decode(b"", final=True))
+        text = self._release(self._decoder.decode(b"", final=True), final=True)
         held, self._held = self._held, ""
         return text + held
 
-    def _release(self, new: str) -> str:
+    def _release(self, new: str, final: bool = False) -> str:
         if not self._stop:
             return new
         if self.stopped:
             return ""
         text = self._held + new
         found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:
+        hold = len(text) - max(_overlap(text, stop) for stop in self._stop)
+        # One that began before may still be on its way: the first by position counts.
+        if found and (final or min(found) <= hold):
             self.stopped = True
             self._held = ""
             return text[: min(found)]
-        hold = max(_overlap(text, stop) for stop in self._stop)
-        self._held = text[len(text) - hold :]
-        return text[: len(text) - hold]
+        self._held = text[hold:]
+        return text[:hold]
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -102,4 +102,4 @@ class Vocabulary:
     def _one_bos(self, tokens: Tokens) -> Tokens:
         """Templates often write the BOS that the tokenizer adds as well."""
         doubled = len(tokens) > 1 and (tokens[:2] == self.raw.bos).all()
-        return tokens[1:] if doubled and self.raw.bos >= 0 else tokens
+        return tokens[1:] if doubled and self.raw.adds_bos else tokens

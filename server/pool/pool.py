@@ -30,12 +30,12 @@ class _Resident:
     keeper: asyncio.Task[None] | None = None
     """Loads the model and restarts its worker when it dies."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set whenever `worker` or `error` has a new value."""
+    """Set whenever a worker is ready, `error` has a new value, or the pool stops."""
     error: CorralError | None = None
     """Why the last load failed, at monotonic time `failed_at`."""
     failed_at: float = 0.0
     use_extra_bufts: bool = True
-    """False after a worker crashed in its warm-up decode."""
+    """As configured; False after a worker crashed in its warm-up decode."""
 
 
 class ModelPool:
@@ -44,7 +44,10 @@ class ModelPool:
     def __init__(self, config: Config, command: tuple[str, ...] = COMMAND):
         self._config = config
         self._command = command
-        self._residents = {id: _Resident(model) for id, model in config.models.items()}
+        self._residents = {
+            id: _Resident(model, use_extra_bufts=model.engine.use_extra_bufts)
+            for id, model in config.models.items()
+        }
         self._stopping = False
 
     @property
@@ -82,6 +85,8 @@ class ModelPool:
     async def close(self) -> None:
         """Stop all workers."""
         self._stopping = True
+        for resident in self._residents.values():
+            resident.changed.set()
         keepers = [r.keeper for r in self._residents.values() if r.keeper is not None]
         for keeper in keepers:
             keeper.cancel()
@@ -98,9 +103,7 @@ class ModelPool:
             raise ModelNotFound(
                 f"the model {model!r} does not exist; configured: {known}", param="model"
             )
-        if self._stopping:
-            raise Unavailable("the server is stopping")
-        if resident.keeper is None:
+        if resident.keeper is None and not self._stopping:
             cooling = time.monotonic() - resident.failed_at < COOL_DOWN_S
             if resident.error is not None and cooling:
                 raise resident.error
@@ -118,6 +121,8 @@ class ModelPool:
 
     async def _serving(self, resident: _Resident) -> Worker:
         while True:
+            if self._stopping:
+                raise Unavailable("the server is stopping")
             if resident.worker is not None and resident.worker.alive:
                 return resident.worker
             if resident.error is not None:

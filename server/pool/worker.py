@@ -39,9 +39,12 @@ COMMAND = (sys.executable, "-m", "server.engine.main")
 SHUTDOWN_S = 5.0
 """Seconds that a worker has to end by itself."""
 
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
+"""Signals that a process brings upon itself; others were sent by somebody."""
 
-class CrashedInWarmUp(CorralError):
-    """The process died by a signal on its first decode."""
+
+class CrashedInWarmUp(ModelLoadError):
+    """The process crashed on its first decode."""
 
 
 class Worker:
@@ -72,23 +75,19 @@ class Worker:
     @property
     def alive(self) -> bool:
         """The process serves: it is ready, has not died and is not being closed."""
-        return self._info is not None and not self._ended.done() and not self._closing
+        return self._info is not None and not self._pipe.closed and not self._closing
 
     async def start(self, command: tuple[str, ...] = COMMAND) -> None:
         """Start the process and load the model.
 
         Raises ModelLoadError with llama.cpp's reason, or CrashedInWarmUp.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                (*command, str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # llama.cpp's abort handler would start gdb where that is installed.
-                env=os.environ | {"GGML_NO_BACKTRACE": "1"},
-            )
-        self._pipe = Connection(ours.detach())
+        try:
+            self._spawn(command)
+        except OSError as error:
+            raise ModelLoadError(
+                f"model {self.model}: no worker can be started: {error}"
+            ) from error
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
         self._send(Load(self.model, str(self.config.path), self.config.engine, self._log_level))
         try:
@@ -96,6 +95,18 @@ class Worker:
         except BaseException:
             await self.close()
             raise
+
+    def _spawn(self, command: tuple[str, ...]) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self._process = subprocess.Popen(
+                (*command, str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # llama.cpp's abort handler would start gdb where that is installed.
+                env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+            )
+            self._pipe = Connection(ours.detach())
 
     async def ended(self) -> str:
         """Wait for the end of the process; how it ended, in words."""
@@ -124,6 +135,9 @@ class Worker:
         """End the process, by force after a while. Open generations fail as Unavailable."""
         self._closing = True
         self._fail_open(Unavailable(f"model {self.model} is being unloaded", retry_after=1.0))
+        if not self._loaded.done():
+            # It reads no commands while it loads, and has nothing to lose.
+            self._process.kill()
         self._send(Shutdown())
         done, _ = await asyncio.wait({self._ended}, timeout=SHUTDOWN_S)
         if not done:
@@ -159,7 +173,7 @@ class Worker:
             case Ready(info=info):
                 self._loaded.set_result(info)
             case LoadFailed(error=error):
-                self._loaded.set_exception(error)
+                self._fail_load(error)
             case _:
                 assert_never(message)
 
@@ -181,13 +195,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         # A core dump of a large process takes a while, hence not on the loop's thread.
         code = await loop.run_in_executor(None, self._process.wait)
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        if not self._loaded.done():
-            crashed = code < 0 and self.progress >= 1.0
-            error = CrashedInWarmUp if crashed else ModelLoadError
-            self._loaded.set_exception(error(f"model {self.model}: its worker died: {how}"))
-            # Nobody may be waiting any more.
-            self._loaded.exception()
+        how = f"signal {_signal_name(-code)}" if code < 0 else f"exit status {code}"
+        crashed = -code in CRASHES and self.progress >= 1.0
+        error = CrashedInWarmUp if crashed else ModelLoadError
+        self._fail_load(error(f"model {self.model}: its worker died: {how}"))
         if not self._closing:
             for _, request in self._open.values():
                 self._suspects.accuse(request)
@@ -195,7 +206,18 @@ class Worker:
         self.n_running = self.n_waiting = 0
         self._ended.set_result(how)
 
+    def _fail_load(self, error: CorralError) -> None:
+        if not self._loaded.done():
+            self._loaded.set_exception(error)
+            # Nobody may be waiting any more.
+            self._loaded.exception()
+
     def _fail_open(self, error: CorralError) -> None:
         opened, self._open = self._open, {}
         for generation, _ in opened.values():
             generation.fail(error)
+
+
+def _signal_name(number: int) -> str:
+    """`SIGKILL`; most real-time signals have no name."""
+    return next((known.name for known in signal.Signals if known == number), str(number))

@@ -1,0 +1,63 @@
+# Everything a user or a contributor runs. The set-up itself is scripts/setup.py.
+#
+#   ARGS="--port 9000"   arguments for serve, test or bench
+#   PYTHON=python3.12    the interpreter that .venv is made of
+#   GPU=cuda             build llama.cpp for: cuda, metal, vulkan, rocm, none
+#
+# GPU, CMAKE_ARGS, CFLAGS, CXXFLAGS, CC and CXX are remembered from the last build; setting one to
+# something else builds again.
+
+VENV_PYTHON := .venv/bin/python
+BOOT := $(or $(PYTHON),$(shell test -x $(VENV_PYTHON) && echo $(VENV_PYTHON)),python3)
+SETUP = command -v $(BOOT) >/dev/null || \
+	{ echo "corral: there is no $(BOOT); install Python 3.11 or later, or set PYTHON=" >&2; exit 1; }; \
+	$(BOOT) -m scripts.setup
+RUN := $(VENV_PYTHON) -m
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check lint types imports format bench config clean ready ready-dev ready-bench
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@sed -n '/^#   /s/^#//p' $(firstword $(MAKEFILE_LIST))
+
+serve: ready  ## set everything up, then serve config.yaml
+	@exec $(RUN) server serve $(ARGS)
+
+test: ready-dev  ## run the whole suite under the coverage gate; with ARGS a part, without it
+	@$(RUN) pytest $(or $(ARGS),--cov)
+
+check: lint types imports  ## lint, types and the import rules
+
+lint: ready-dev  ## ruff, nothing changed
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+
+types: ready-dev  ## pyright
+	@$(RUN) pyright
+
+imports: ready-dev  ## the test of who may import whom
+	@$(RUN) pytest -q tests/test_imports.py
+
+format: ready-dev  ## rewrite the sources as ruff wants them
+	@$(RUN) ruff check --fix-only --quiet .
+	@$(RUN) ruff format .
+
+bench: ready-bench  ## benchmarks, side by side with other servers
+	@$(RUN) bench $(ARGS)
+
+config: ready  ## write config.yaml anew from the descriptions in server/config.py
+	@$(RUN) server config > config.yaml.new && mv config.yaml.new config.yaml
+
+clean:  ## remove .venv and all caches; models stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+ready:
+	@$(SETUP)
+
+ready-dev:
+	@$(SETUP) dev
+
+ready-bench:
+	@$(SETUP) bench

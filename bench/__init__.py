@@ -1,0 +1,1 @@
+"""Benchmarks of Corral, side by side with other servers on the same machine, model and flags."""

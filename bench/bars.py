@@ -1,0 +1,57 @@
+"""What Corral must reach: the ratio ours / peer, for each scenario, metric and peer."""
+
+from dataclasses import dataclass
+
+from bench.scenarios import FIRST_TOKEN_P95, LOWER_IS_BETTER, MEMORY, TOKENS_PER_S, WORST_GAP
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A ratio ours / peer that is a floor, or a ceiling where lower is better."""
+
+    scenario: str
+    metric: str
+    peer: str
+    ratio: float
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Whether the ratio must stay below the bar."""
+        return self.metric in LOWER_IS_BETTER
+
+    def holds(self, ratio: float) -> bool:
+        """Whether a measured ratio reaches the bar."""
+        return ratio <= self.ratio if self.is_ceiling else ratio >= self.ratio
+
+
+BARS = (
+    Bar("one", TOKENS_PER_S, "best", 1.0),
+    Bar("one", TOKENS_PER_S, "default", 1.0),
+    Bar("one", TOKENS_PER_S, "example", 1.3),
+    Bar("four", TOKENS_PER_S, "best", 1.0),
+    Bar("four", TOKENS_PER_S, "default", 1.05),
+    Bar("four", TOKENS_PER_S, "example", 1.3),
+    Bar("sixteen", TOKENS_PER_S, "best", 1.05),
+    Bar("sixteen", TOKENS_PER_S, "default", 1.3),
+    Bar("sixteen", TOKENS_PER_S, "example", 1.1),
+    Bar("sampled", TOKENS_PER_S, "best", 1.05),
+    Bar("sampled", TOKENS_PER_S, "default", 1.2),
+    Bar("shared", TOKENS_PER_S, "best", 2.5),
+    Bar("shared", TOKENS_PER_S, "default", 3.5),
+    Bar("shared", TOKENS_PER_S, "example", 2.5),
+    Bar("shared", FIRST_TOKEN_P95, "best", 0.3),
+    Bar("long", TOKENS_PER_S, "best", 1.0),
+    Bar("long", TOKENS_PER_S, "default", 1.25),
+    Bar("stall", WORST_GAP, "best", 0.15),
+    Bar("stall", WORST_GAP, "default", 0.15),
+    Bar("memory", MEMORY, "best", 1.0),
+    Bar("memory", MEMORY, "default", 1.0),
+    Bar("decode-1", TOKENS_PER_S, "batched-bench", 0.95),
+    Bar("decode-16", TOKENS_PER_S, "batched-bench", 0.95),
+)
+
+
+def bar_for(scenario: str, metric: str, peer: str) -> Bar | None:
+    """The bar of a comparison, if it has one."""
+    wanted = (scenario, metric, peer)
+    return next((bar for bar in BARS if (bar.scenario, bar.metric, bar.peer) == wanted), None)

@@ -1,0 +1,66 @@
+"""What routes ask for: the app's services, and an end of waiting when the client has gone."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from server.api.envelope import visit_of
+from server.api.errors import ClientGone
+from server.config import Config
+from server.metrics import Metrics
+from server.pool.pool import ModelPool
+from server.pool.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the app was built from."""
+
+    config: Config
+    pool: ModelPool
+    metrics: Metrics
+
+    async def worker(self, request: Request, model: str) -> Worker:
+        """The worker of `model`, noted in the request's visit. Raises as the pool does."""
+        if model in self.pool.models:
+            # Only configured names: what clients make up must not become a metric's label.
+            visit_of(request).model = model
+        return await self.pool.worker(model)
+
+
+# Not async, it would take a detour through a thread.
+async def _services(request: Request) -> Services:
+    return cast("Services", request.app.state.services)
+
+
+AppServices = Annotated[Services, Depends(_services)]
+
+
+@asynccontextmanager
+async def until_gone(request: Request) -> AsyncGenerator[None]:
+    """Cancel the body of this `with` when the client hangs up, and raise ClientGone."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        # Somebody else may cancel the task too; that one counts more.
+        if gone and task.uncancel() == 0:
+            raise ClientGone("gone before its answer") from None
+        raise
+    finally:
+        watcher.cancel()

@@ -1,0 +1,76 @@
+"""An end of waiting when the client has gone."""
+
+import asyncio
+
+import pytest
+from starlette.requests import Request
+
+from server.api.deps import until_gone
+from server.api.errors import ClientGone
+from tests.api.scripted import Line, build
+
+
+def request_of(line: Line) -> Request:
+    return Request({"type": "http"}, line.receive)
+
+
+async def test_waiting_ends_when_the_client_leaves() -> None:
+    line = Line(build()[0], "/", chunks=[])
+    line.hung_up.set()
+    with pytest.raises(ClientGone):
+        async with until_gone(request_of(line)):
+            await asyncio.Event().wait()
+    # The task goes on undisturbed.
+    await asyncio.sleep(0)
+
+
+async def test_more_of_the_body_is_no_leave() -> None:
+    line = Line(build()[0], "/", chunks=[b"a", b"b"])
+    async with until_gone(request_of(line)):
+        while line.n_received < 2:
+            await asyncio.sleep(0)
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    line = Line(build()[0], "/", chunks=[])
+    begun = asyncio.Event()
+
+    async def wait() -> None:
+        async with until_gone(request_of(line)):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await begun.wait()
+    task.cancel()
+    line.hung_up.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_cancellation_from_elsewhere_counts_more_than_a_leave() -> None:
+    line = Line(build()[0], "/", chunks=[])
+    begun = asyncio.Event()
+
+    async def wait() -> None:
+        async with until_gone(request_of(line)):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await begun.wait()
+    await asyncio.sleep(0)
+    line.hung_up.set()
+    # The watcher has cancelled the task by now, but the task has not run since.
+    await asyncio.sleep(0)
+    assert task.cancelling() == 1 and not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_errors_pass() -> None:
+    line = Line(build()[0], "/", chunks=[])
+    with pytest.raises(KeyError):
+        async with until_gone(request_of(line)):
+            raise KeyError

@@ -1,0 +1,16 @@
+"""What the whole suite shares: the real model."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The demo model. Missing is a failure: without it most of the suite says nothing."""
+    path = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.is_file():
+        pytest.fail(f"{path} is missing; `make test` fetches it")
+    return path

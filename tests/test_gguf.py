@@ -1,0 +1,161 @@
+"""Headers of small files made by the gguf package, of broken ones, and of the real model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from server.errors import ModelLoadError
+from server.gguf import Header, read_header
+
+TOKENS = ["<s>", "</s>", "hello", "wörld"]
+
+
+def fill(writer: gguf.GGUFWriter) -> None:
+    """A header with every kind of value, and two tensors: 2 x 32 of Q8_0 and 3 of F32."""
+    writer.add_name("Tiny")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_block_count(7)
+    writer.add_context_length(96)
+    writer.add_embedding_length(32)
+    writer.add_token_list(TOKENS)
+    writer.add_token_scores([0.5] * len(TOKENS))
+    writer.add_add_bos_token(True)
+    writer.add_chat_template("{{ messages }}")
+    writer.add_float64("tiny.wide", 0.25)
+    writer.add_int8("tiny.narrow", -1)
+    q8_0 = gguf.GGMLQuantizationType.Q8_0
+    writer.add_tensor("a", gguf.quantize(np.ones((2, 32), np.float32), q8_0), raw_dtype=q8_0)
+    writer.add_tensor("b", np.ones(3, np.float32))
+
+
+def write(writer: gguf.GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A whole small model."""
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "tiny")
+    fill(writer)
+    write(writer)
+    return path
+
+
+def test_a_header(tiny: Path) -> None:
+    assert read_header(tiny) == Header(
+        architecture="tiny",
+        name="Tiny",
+        quant="Q8_0",
+        n_layer=7,
+        n_embd=32,
+        n_vocab=len(TOKENS),
+        n_ctx_train=96,
+        n_params=67,
+        size_bytes=tiny.stat().st_size,
+        template="{{ messages }}",
+    )
+
+
+def test_a_header_in_the_other_byte_order(tmp_path: Path, tiny: Path) -> None:
+    path = tmp_path / "big.gguf"
+    writer = gguf.GGUFWriter(path, "tiny", endianess=gguf.GGUFEndian.BIG)
+    fill(writer)
+    write(writer)
+    assert path.read_bytes() != tiny.read_bytes()
+    assert read_header(path) == read_header(tiny)
+
+
+def test_a_header_that_says_little(tmp_path: Path) -> None:
+    path = tmp_path / "bare.gguf"
+    write(gguf.GGUFWriter(path, "bare"))
+    header = read_header(path)
+    assert (header.name, header.quant, header.template) == ("bare", "unknown", None)
+    assert (header.n_layer, header.n_ctx_train, header.n_vocab, header.n_params) == (0, 0, 0, 0)
+
+
+def test_the_demo_model(model_path: Path) -> None:
+    header = read_header(model_path)
+    assert (header.architecture, header.quant, header.n_layer) == ("llama", "Q4_1", 30)
+    assert (header.n_ctx_train, header.n_vocab, header.n_params) == (8192, 49152, 134_515_008)
+    assert header.size_bytes == model_path.stat().st_size
+    assert header.template is not None
+    assert "<|im_start|>" in header.template
+
+
+def test_the_parts_of_a_split_model_count_together(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "tiny", split_max_tensors=1)
+    fill(writer)
+    write(writer)
+    parts = sorted(tmp_path.iterdir())
+    header = read_header(parts[0])
+    assert [part.name for part in parts] == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    assert header.n_params == 67
+    assert header.size_bytes == sum(part.stat().st_size for part in parts)
+    with pytest.raises(ModelLoadError, match=r"name the first, \*-00001-of-00002\.gguf"):
+        read_header(parts[1])
+    parts[1].unlink()
+    with pytest.raises(ModelLoadError, match=r"00002-of-00002\.gguf: No such file"):
+        read_header(parts[0])
+
+
+def test_every_cut_is_found(tiny: Path) -> None:
+    whole = tiny.read_bytes()
+    for length in range(4, len(whole) - 32):
+        tiny.write_bytes(whole[:length])
+        with pytest.raises(ModelLoadError, match=r"tiny\.gguf: truncated"):
+            read_header(tiny)
+
+
+def put(new: bytes) -> Callable[[bytes], bytes]:
+    """Another content for the whole file."""
+    return lambda whole: new[: len(whole)]
+
+
+def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    """A change of one place of a file."""
+
+    def change(whole: bytes) -> bytes:
+        assert whole.count(old) == 1
+        return whole.replace(old, new)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (put(b""), "not a GGUF file: it is empty"),
+        (put(b"PK\x03\x04" + bytes(99)), "not a GGUF file: it does not start with GGUF"),
+        (swap(b"GGUF\x03", b"GGUF\x01"), "GGUF version 1 is not supported"),
+        (swap(b"GGUF\x03\0\0\0", b"GGUF\0\0\0\x09"), "GGUF version 9 is not supported"),
+        (swap(b"tiny.narrow\x01", b"tiny.narrow\x63"), "value type 99 is unknown"),
+        (
+            swap(
+                b"general.name\x08\0\0\0\x04\0\0\0\0\0\0\0", b"general.name\x08\0\0\0" + b"\xff" * 8
+            ),
+            "bytes end inside the header",
+        ),
+    ],
+)
+def test_what_is_no_model_says_why(
+    tiny: Path, change: Callable[[bytes], bytes], reason: str
+) -> None:
+    tiny.write_bytes(change(tiny.read_bytes()))
+    with pytest.raises(ModelLoadError) as caught:
+        read_header(tiny)
+    assert caught.value.message.startswith(f"{tiny}: ")
+    assert reason in caught.value.message
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="none: No such file or directory"):
+        read_header(tmp_path / "none")
+    with pytest.raises(ModelLoadError, match="Is a directory"):
+        read_header(tmp_path)

@@ -1,0 +1,188 @@
+"""Who may import whom, read from the sources. The rules themselves are tried on made-up sources."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SERVER = Path(__file__).resolve().parent.parent / "server"
+
+LEAVES = frozenset({"config", "sampling", "errors", "gguf", "metrics"})
+
+OURS = {
+    "__init__": frozenset[str](),
+    **dict.fromkeys(LEAVES, LEAVES),
+    "example": LEAVES,
+    "ipc": LEAVES,
+    "engine": LEAVES | {"engine", "ipc"},
+    "pool": LEAVES | {"pool", "ipc"},
+    "chat": LEAVES | {"chat", "ipc"},
+    "api": LEAVES | {"api", "chat", "pool", "ipc"},
+    "app": LEAVES | {"api", "chat", "pool", "ipc"},
+    "__main__": LEAVES | {"app", "pool", "example"},
+}
+"""Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
+
+THEIRS = {
+    "llama_cpp": ("server.engine.llama",),
+    "gguf": ("server.gguf",),
+    "fastapi": ("server.app", "server.api"),
+    "starlette": ("server.app", "server.api"),
+    "sse_starlette": ("server.api.sse",),
+    "uvicorn": ("server.__main__",),
+}
+"""Packages that only these modules, and those inside them, may import."""
+
+NAMELESS = frozenset({"utils", "util", "helpers", "base", "common", "misc", "manager"})
+
+
+def imports(tree: ast.Module, package: str) -> Iterator[str]:
+    """Everything imported anywhere in `tree`, a module of `package`, by its absolute name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            start = above if node.level else []
+            source = ".".join([*start, *([node.module] if node.module else [])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def faults(server: Path) -> list[str]:
+    """Each breach of the rules in the folder `server`, as `module imports name`."""
+    found: list[str] = []
+    for path in sorted(server.rglob("*.py")):
+        parts = ["server", *path.relative_to(server).with_suffix("").parts]
+        found += [f"{'.'.join(parts)} has no name" for part in parts if part in NAMELESS]
+        package = ".".join(parts[:-1])
+        module = package if parts[-1] == "__init__" and len(parts) > 2 else ".".join(parts)
+        part = parts[1]
+        if part not in OURS:
+            found.append(f"{module} has no rule")
+            continue
+        for name in imports(ast.parse(path.read_text()), package):
+            if not allowed(module, part, name, server):
+                found.append(f"{module} imports {name}")
+    return found
+
+
+def allowed(module: str, part: str, name: str, server: Path) -> bool:
+    """Whether `module`, in `part` of the server, may import `name`."""
+    if not inside(name, "server"):
+        return all(
+            any(inside(module, place) for place in places)
+            for package, places in THEIRS.items()
+            if inside(name, package)
+        )
+    if name == "server":
+        return False  # `import server` gives every part that somebody else has imported
+    wanted = name.split(".")[1]
+    is_part = (server / wanted).is_dir() or (server / f"{wanted}.py").is_file()
+    return wanted in OURS[part] if is_part else True  # a name of the package itself: __version__
+
+
+def test_the_server_keeps_the_rules() -> None:
+    assert faults(SERVER) == []
+
+
+def test_the_rules_are_about_modules_that_exist() -> None:
+    parts = {path.stem for path in SERVER.iterdir() if path.name != "__pycache__"}
+    assert set(OURS) == parts
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "fault"),
+    [
+        ("engine/batch.py", "import llama_cpp", "server.engine.batch imports llama_cpp"),
+        (
+            "engine/batch.py",
+            "from llama_cpp import llama_cpp",
+            "server.engine.batch imports llama_cpp.llama_cpp",
+        ),
+        (
+            "pool/pool.py",
+            "def late():\n    import llama_cpp.llama_cpp as c",
+            "server.pool.pool imports llama_cpp.llama_cpp",
+        ),
+        ("pool/pool.py", "import fastapi", "server.pool.pool imports fastapi"),
+        (
+            "chat/format.py",
+            "from starlette.responses import Response",
+            "server.chat.format imports starlette.responses.Response",
+        ),
+        (
+            "api/chat.py",
+            "import sse_starlette",
+            "server.api.chat imports sse_starlette",
+        ),
+        ("ipc.py", "from server.pool import pool", "server.ipc imports server.pool.pool"),
+        ("ipc.py", "from server import pool", "server.ipc imports server.pool"),
+        ("ipc.py", "from . import pool", "server.ipc imports server.pool"),
+        ("ipc.py", "import server", "server.ipc imports server"),
+        ("config.py", "from server.ipc import Text", "server.config imports server.ipc.Text"),
+        (
+            "chat/format.py",
+            "from server.api import sse",
+            "server.chat.format imports server.api.sse",
+        ),
+        (
+            "chat/format.py",
+            "from ..pool import pool",
+            "server.chat.format imports server.pool.pool",
+        ),
+        ("engine/kv.py", "import server.pool.pool", "server.engine.kv imports server.pool.pool"),
+        (
+            "pool/worker.py",
+            "from server.engine import main",
+            "server.pool.worker imports server.engine.main",
+        ),
+        (
+            "api/sse.py",
+            "from server.engine.kv import Cells",
+            "server.api.sse imports server.engine.kv.Cells",
+        ),
+        ("pool/__init__.py", "from .. import engine", "server.pool imports server.engine"),
+        ("cache.py", "", "server.cache has no rule"),
+        ("engine/utils.py", "", "server.engine.utils has no name"),
+        ("common/kv.py", "", "server.common.kv has no name"),
+    ],
+)
+def test_a_breach_is_found(tmp_path: Path, path: str, source: str, fault: str) -> None:
+    lay_out(tmp_path)
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_text(source)
+    assert fault in faults(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("engine/llama.py", "from llama_cpp import llama_cpp"),
+        (
+            "api/openai/chat.py",
+            "from fastapi import APIRouter\nfrom server.pool.pool import ModelPool",
+        ),
+        ("api/openai/chat.py", "from .. import sse\nfrom ...chat import format"),
+        ("api/sse.py", "import sse_starlette"),
+        ("app.py", "import fastapi\nfrom server import __version__, api"),
+        ("gguf.py", "import gguf"),
+        ("engine/kv.py", "from server.ipc import Text\nfrom server.config import load"),
+    ],
+)
+def test_what_is_allowed_is_no_breach(tmp_path: Path, path: str, source: str) -> None:
+    lay_out(tmp_path)
+    (tmp_path / path).write_text(source)
+    assert faults(tmp_path) == []
+
+
+def lay_out(server: Path) -> None:
+    """The parts of a server, all empty."""
+    for folder in ("api", "api/openai", "chat", "engine", "pool"):
+        (server / folder).mkdir()
+    for part in ("__init__", "ipc", "app", *LEAVES):
+        (server / f"{part}.py").touch()
