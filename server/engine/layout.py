@@ -70,9 +70,13 @@ def choose_layout(
             return Layout(n_ctx, pool, f"{sizes}, more than {budget / 2**20:,.0f}")
 
 
-def choose_flash_attn(config: EngineConfig, on_gpu: bool) -> EngineConfig:
-    """Flash attention `auto` is off on a CPU, unless the values' type needs it."""
-    if config.flash_attn != "auto" or on_gpu:
+def choose_flash_attn(config: EngineConfig, on_gpu: bool, has_amx: bool) -> EngineConfig:
+    """Flash attention `auto` is llama.cpp's choice, but off on a CPU with AMX.
+
+    Measured with 16 slots in split streams: such a CPU decodes long contexts 3 times faster without
+    it, one with AVX-512 alone is faster with it, by a fifth in prefill and in short contexts.
+    """
+    if config.flash_attn != "auto" or on_gpu or not has_amx:
         return config
     quantised = (config.kv_quant_v or config.kv_quant) not in ("f32", "f16", "bf16")
     return config.model_copy(update={"flash_attn": "on" if quantised else "off"})

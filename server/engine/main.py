@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import psutil
@@ -58,7 +59,9 @@ def main() -> None:
     load = pipe.recv()
     assert isinstance(load, Load)
     logging.basicConfig(
-        level=load.log_level.upper(), format=f"%(levelname)-7s {load.model}: %(message)s"
+        level=load.log_level.upper(),
+        format=f"%(asctime)s %(levelname)-7s {load.model}: %(message)s",
+        datefmt="%H:%M:%S",
     )
     try:
         serve(pipe, load)
@@ -203,10 +206,16 @@ def _bytes_per_cell(model: llama.Model, config: EngineConfig) -> int:
 def plan(config: EngineConfig, model: llama.Model) -> tuple[EngineConfig, Layout]:
     """The engine's settings with every `auto` decided."""
     on_gpu = model.n_gpu_layers > 0
-    config = choose_flash_attn(config, on_gpu)
+    config = choose_flash_attn(config, on_gpu, _has_amx())
     n_ctx = choose_n_ctx(config, model.n_ctx_train)
     free = psutil.virtual_memory().available
     return config, choose_layout(config, n_ctx, _bytes_per_cell(model, config), free, on_gpu)
+
+
+def _has_amx() -> bool:
+    """Whether the processor multiplies matrices in tiles, as far as Linux tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "amx_tile" in cpuinfo.read_text()
 
 
 def warm_up(context: llama.Context) -> bool:

@@ -21,6 +21,9 @@ from server.sampling import SamplingParams
 
 SEEDS = 2**32 - 1
 
+DRY_WINDOW = 2**18
+"""All that DRY can look at, in tokens: longer than contexts are."""
+
 BLOCK = 128
 """Logits per block when the k best are looked for."""
 
@@ -37,10 +40,16 @@ def _dry(p: SamplingParams, vocabulary: Vocabulary, _seed: int) -> list[Any]:
             p.dry_multiplier,
             p.dry_base,
             p.dry_allowed_length,
-            p.dry_penalty_last_n,
+            _dry_window(p),
             p.dry_sequence_breakers,
         )
     ]
+
+
+def _dry_window(p: SamplingParams) -> int:
+    """llama.cpp takes -1 for none, and allocates what it is told."""
+    last_n = p.dry_penalty_last_n
+    return DRY_WINDOW if last_n < 0 else min(last_n, DRY_WINDOW)
 
 
 def _truncation(p: SamplingParams, _vocabulary: Vocabulary, seed: int) -> list[Any]:
@@ -118,11 +127,13 @@ class Sampler:
         if self._penalises:
             last_n = params.repeat_last_n
             window = tokens if last_n < 0 else tokens[max(0, len(tokens) - last_n) :]
-            ids, counts = np.unique(window, return_counts=True)
-            seen = logits[ids]
+            seen = logits[window]
             penalty = params.repeat_penalty
             seen = np.where(seen > 0, seen / penalty, seen * penalty)
-            logits[ids] = seen - counts * params.frequency_penalty - params.presence_penalty
+            # A token that was seen twice is written twice, with the same value.
+            logits[window] = seen - params.presence_penalty
+            if params.frequency_penalty:
+                np.subtract.at(logits, window, params.frequency_penalty)
 
 
 def _chain(params: SamplingParams, vocabulary: Vocabulary, prompt: Tokens) -> Chain:
@@ -134,8 +145,7 @@ def _chain(params: SamplingParams, vocabulary: Vocabulary, prompt: Tokens) -> Ch
     else:
         chain = Chain([s for stage in STAGES for s in stage(params, vocabulary, seed)])
     if params.dry_multiplier:
-        last_n = params.dry_penalty_last_n
-        for token in (prompt if last_n < 0 else prompt[max(0, len(prompt) - last_n) :]).tolist():
+        for token in prompt[-_dry_window(params) :].tolist():
             chain.accept(token)
     return chain
 
@@ -150,7 +160,8 @@ def _candidates(logits: Logits, k: int) -> NDArray[Any]:
     if k >= n_blocks:
         ids = np.arange(len(logits), dtype=np.int32)
     else:
-        maxima = logits[: n_blocks * BLOCK].reshape(n_blocks, BLOCK).max(axis=1)
+        # A block is every n_blocks-th logit, which is faster than neighbours.
+        maxima = logits[: n_blocks * BLOCK].reshape(BLOCK, n_blocks).max(axis=0)
         threshold = np.partition(maxima, n_blocks - k)[n_blocks - k]
         ids = np.flatnonzero(logits >= threshold)
     candidates = np.zeros(len(ids), CANDIDATE)

@@ -199,9 +199,8 @@ class Worker:
         crashed = -code in CRASHES and self.progress >= 1.0
         error = CrashedInWarmUp if crashed else ModelLoadError
         self._fail_load(error(f"model {self.model}: its worker died: {how}"))
-        if not self._closing:
-            for _, request in self._open.values():
-                self._suspects.accuse(request)
+        for _, request in self._open.values():
+            self._suspects.accuse(request)
         self._fail_open(WorkerDied(f"the worker of model {self.model} died ({how}); try again"))
         self.n_running = self.n_waiting = 0
         self._ended.set_result(how)
