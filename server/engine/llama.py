@@ -257,8 +257,10 @@ class Context:
 
     def __init__(self, model: Model, config: EngineConfig, n_ctx: int, n_cells: int | None):
         params = C.llama_context_default_params()
-        params.n_ctx = n_ctx * config.n_slots if n_cells is None else n_cells
-        params.n_batch = config.n_batch
+        # Less than a cell and a row for each slot aborts the process.
+        n_cells_all = n_ctx * config.n_slots if n_cells is None else n_cells
+        params.n_ctx = max(n_cells_all, config.n_slots)
+        params.n_batch = max(config.n_batch, config.n_slots)
         params.n_ubatch = min(config.n_ubatch, config.n_batch)
         params.n_seq_max = config.n_slots
         params.kv_unified = n_cells is not None
@@ -424,7 +426,7 @@ def dry(
     breakers: tuple[str, ...],
 ) -> Any:
     """The DRY sampler; `vocabulary` is a RawVocabulary's pointer, `last_n` counts tokens."""
-    texts = (ctypes.c_char_p * len(breakers))(*(text.encode() for text in breakers))
+    texts = (ctypes.c_char_p * len(breakers))(*(text.encode(errors="replace") for text in breakers))
     return C.llama_sampler_init_dry(
         vocabulary, multiplier, base, allowed_length, last_n, texts, len(breakers)
     )

@@ -1,19 +1,22 @@
 """The worker process: loads one GGUF and runs its engine until the pipe closes.
 
-Two threads. The receiver reads commands and makes sequences of them (the tokenizer is
-thread-safe); the engine's thread, the main one, does everything else and alone writes the pipe.
+Three threads. One reads commands, one makes sequences of them (the tokenizer is thread-safe); the
+main one runs the engine and alone writes the pipe.
 """
 
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import psutil
 
@@ -53,8 +56,6 @@ CHECK_AFTER_S = 0.5
 
 def main() -> None:
     """Serve the pipe whose number is the last argument."""
-    # The terminal's Ctrl-C goes to the whole group; the server tells us when to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = Connection(int(sys.argv[-1]))
     load = pipe.recv()
     assert isinstance(load, Load)
@@ -63,48 +64,67 @@ def main() -> None:
         format=f"%(asctime)s %(levelname)-7s {load.model}: %(message)s",
         datefmt="%H:%M:%S",
     )
-    try:
-        serve(pipe, load)
-    except CorralError as error:
-        pipe.send(LoadFailed(error))
+    with ExitStack() as stack:
+        try:
+            loaded = load_engine(pipe, load, stack)
+        except CorralError as error:
+            pipe.send(LoadFailed(error))
+            return
+        serve(pipe, loaded)
 
 
-def serve(pipe: Connection, load: Load) -> None:
-    """Load the model, say so, and answer until told to stop. Raises ModelLoadError."""
+@dataclass(frozen=True)
+class Loaded:
+    """A model that can answer."""
+
+    engine: Engine
+    outbox: "_Outbox"
+    vocabulary: Vocabulary
+    info: ModelInfo
+
+
+def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
+    """Open model and context, which `stack` closes. Raises ModelLoadError or EngineError."""
     captured = llama.backend_init()
-    progress = _Progress(pipe)
-    with open_model(load, captured, progress) as model:
-        vocabulary = Vocabulary(model.vocabulary)
-        config, layout = plan(load.engine, model)
-        with llama.Context(model, config, layout.n_ctx, layout.n_cells) as context:
-            pipe.send(Loading(1.0))
-            can_trim = warm_up(context)
-            log.info(
-                "%s, %d slots of %d tokens, %s cells (%s)",
-                model.description, context.n_slots, context.n_ctx, layout.name, layout.reason,
-            )  # fmt: skip
-            kv = KVCells(context, layout.name == "unified", can_trim, config.prefix_cache)
-            outbox = _Outbox(pipe)
-            engine = Engine(
-                context,
-                vocabulary,
-                kv,
-                prefill_ms=config.prefill_ms,
-                n_ubatch=config.n_ubatch,
-                one_by_one=layout.name == "split",
-                emit=outbox.put,
-            )
-            outbox.engine = engine
-            pipe.send(Ready(_info(model, vocabulary, context, layout)))
-            inbox: Inbox = SimpleQueue()
-            receiver = threading.Thread(
-                target=_receive, args=(pipe, inbox, vocabulary, context.n_ctx), daemon=True
-            )
-            receiver.start()
-            # What lives now lives for good: the collector need not look at it again.
-            gc.collect()
-            gc.freeze()
-            run(engine, inbox, outbox)
+    model = stack.enter_context(open_model(load, captured, _Progress(pipe)))
+    vocabulary = Vocabulary(model.vocabulary)
+    config, layout = plan(load.engine, model)
+    context = stack.enter_context(llama.Context(model, config, layout.n_ctx, layout.n_cells))
+    pipe.send(Loading(1.0))
+    can_trim = warm_up(context)
+    log.info(
+        "%s, %d slots of %d tokens, %s cells (%s)",
+        model.description, context.n_slots, context.n_ctx, layout.name, layout.reason,
+    )  # fmt: skip
+    outbox = _Outbox(pipe)
+    engine = Engine(
+        context,
+        vocabulary,
+        KVCells(context, layout.name == "unified", can_trim, config.prefix_cache),
+        prefill_ms=config.prefill_ms,
+        n_ubatch=config.n_ubatch,
+        one_by_one=layout.name == "split",
+        emit=outbox.put,
+    )
+    outbox.engine = engine
+    return Loaded(engine, outbox, vocabulary, _info(model, vocabulary, context, layout))
+
+
+def serve(pipe: Connection, loaded: Loaded) -> None:
+    """Say that the model is ready, and answer until told to stop."""
+    inbox: Inbox = SimpleQueue()
+    commands: SimpleQueue[Submit | Cancel | Shutdown] = SimpleQueue()
+    vocabulary, n_ctx = loaded.vocabulary, loaded.info.n_ctx
+    for target, args in (
+        (_receive, (pipe, commands)),
+        (_prepare, (commands, inbox, vocabulary, n_ctx)),
+    ):
+        threading.Thread(target=_or_die(target), args=args, daemon=True).start()
+    pipe.send(Ready(loaded.info))
+    # What lives now lives for good: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    run(loaded.engine, inbox, loaded.outbox)
 
 
 def run(engine: Engine, inbox: Inbox, outbox: "_Outbox") -> None:
@@ -132,24 +152,47 @@ def run(engine: Engine, inbox: Inbox, outbox: "_Outbox") -> None:
                 return
 
 
-def _receive(pipe: Connection, inbox: Inbox, vocabulary: Vocabulary, n_ctx: int) -> None:
-    """Read commands until the server ends."""
+def _receive(pipe: Connection, commands: "SimpleQueue[Submit | Cancel | Shutdown]") -> None:
+    """Empty the pipe, so that the server never waits for us, until the server ends."""
     while True:
         try:
             command: Command = pipe.recv()
         except (EOFError, OSError):
             # The server is gone: nobody is left to answer, not even in the middle of a step.
             os._exit(0)
-        match command:
-            case Submit(id=id, request=request):
-                try:
-                    inbox.put(Sequence(id, request, vocabulary, n_ctx))
-                except CorralError as error:
-                    inbox.put(Failed(id, error))
-            case Cancel() | Shutdown():
-                inbox.put(command)
-            case Load():
-                raise AssertionError("a worker loads one model in its life")
+        assert not isinstance(command, Load), "a worker loads one model in its life"
+        commands.put(command)
+
+
+def _prepare(
+    commands: "SimpleQueue[Submit | Cancel | Shutdown]",
+    inbox: Inbox,
+    vocabulary: Vocabulary,
+    n_ctx: int,
+) -> None:
+    """Tokenize and check what comes, beside the engine: a long text takes a while."""
+    while True:
+        command = commands.get()
+        if isinstance(command, Submit):
+            try:
+                inbox.put(Sequence(command.id, command.request, vocabulary, n_ctx))
+            except CorralError as error:
+                inbox.put(Failed(command.id, error))
+        else:
+            inbox.put(command)
+
+
+def _or_die(target: Callable[..., None]) -> Callable[..., None]:
+    """A thread's function that takes the process with it: a deaf worker helps nobody."""
+
+    def run_or_die(*args: Any) -> None:
+        try:
+            target(*args)
+        except Exception:
+            log.exception("the worker ends")
+            os._exit(1)
+
+    return run_or_die
 
 
 class _Outbox:
@@ -193,8 +236,11 @@ def open_model(load: Load, captured: llama.Log, progress: _Progress) -> llama.Mo
 def _gpu_layers(load: Load, captured: llama.Log, free: list[int]) -> int:
     """Sizes come from opening the file without its weights."""
     with llama.Model(load.path, load.engine, 0, captured, lambda _: None, True) as sizes:
+        n_ctx = choose_n_ctx(load.engine, sizes.n_ctx_train)
         per_cell = _bytes_per_cell(sizes, load.engine)
-        return choose_gpu_layers(load.engine, sizes.n_layer, sizes.size_bytes, per_cell, free)
+        return choose_gpu_layers(
+            load.engine, n_ctx, sizes.n_layer, sizes.size_bytes, per_cell, free
+        )
 
 
 def _bytes_per_cell(model: llama.Model, config: EngineConfig) -> int:

@@ -13,12 +13,17 @@ ALL = 9999
 
 
 def choose_gpu_layers(
-    config: EngineConfig, n_layer: int, size_bytes: int, bytes_per_cell: int, free: list[int]
+    config: EngineConfig,
+    n_ctx: int,
+    n_layer: int,
+    size_bytes: int,
+    bytes_per_cell: int,
+    free: list[int],
 ) -> int:
     """Layers to offload: 0 without a GPU, else as configured, or as many as fit with their cells.
 
     `free`: bytes on each GPU; `size_bytes`: the weights; `bytes_per_cell`: K and V of one token
-    over all layers. A context of one full request is set aside; more cells go where room is left.
+    over all layers. A layer's cells, for all slots of `n_ctx` tokens, go with it.
     """
     if not free:
         return 0
@@ -28,7 +33,7 @@ def choose_gpu_layers(
         return config.n_gpu_layers
     usable = free[config.main_gpu : config.main_gpu + 1] if config.split_mode == "none" else free
     room = sum(max(0, int(n * MARGIN) - COMPUTE_BYTES) for n in usable)
-    n_cells = config.n_cells or (config.n_ctx or config.n_ctx_cap) * config.n_slots
+    n_cells = config.n_cells or n_ctx * config.n_slots
     cells = n_cells * bytes_per_cell if config.offload_kqv else 0
     # The output layer counts as one more.
     per_layer = (size_bytes + cells) / (n_layer + 1)

@@ -121,7 +121,7 @@ class Sampler:
         """Apply bias, bans and penalties."""
         params = self._params
         if len(self._bias):
-            logits[self._bias_ids] += self._bias
+            np.add.at(logits, self._bias_ids, self._bias)
         if params.ignore_eos or len(tokens) - self._n_prompt < params.min_tokens:
             logits[self._ends] = -np.inf
         if self._penalises:

@@ -103,6 +103,8 @@ class Worker:
                 (*command, str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                # The terminal's Ctrl-C is for the server, which then tells us.
+                process_group=0,
                 # llama.cpp's abort handler would start gdb where that is installed.
                 env=os.environ | {"GGML_NO_BACKTRACE": "1"},
             )

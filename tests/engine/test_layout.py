@@ -1,0 +1,110 @@
+"""Layout, context and flash attention by tables of sizes."""
+
+from typing import Any
+
+import pytest
+from pydantic import ByteSize
+
+from server.config import EngineConfig
+from server.engine.layout import (
+    KV_BYTES,
+    Layout,
+    choose_flash_attn,
+    choose_layout,
+    choose_n_ctx,
+)
+
+KIB = 1024
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_ctx_train", "n_ctx"),
+    [
+        ({}, 2048, 2048),
+        ({}, 131_072, 8192),
+        ({"n_ctx_cap": 4096}, 131_072, 4096),
+        ({"n_ctx": 131_072}, 2048, 131_072),
+        ({"n_ctx": 512}, 2048, 512),
+        ({}, 0, 8192),
+    ],
+)
+def test_choose_n_ctx(settings: dict[str, Any], n_ctx_train: int, n_ctx: int) -> None:
+    assert choose_n_ctx(EngineConfig(**settings), n_ctx_train) == n_ctx
+
+
+# 4 slots of 1,000 tokens at 1 KiB a cell: 4,000 KiB.
+@pytest.mark.parametrize(
+    ("settings", "n_free", "on_gpu", "n_cells", "reason"),
+    [
+        ({}, 8000 * KIB, False, None, "4 slots x 1,000 cells take 4 MiB of 4"),
+        ({}, 7998 * KIB, False, 3999, "4 slots x 1,000 cells take 4 MiB, more than 4"),
+        ({}, 1 * KIB, False, 1000, "more than 0"),
+        ({"kv_budget": 4000 * KIB}, 0, False, None, "4 MiB of 4"),
+        ({"kv_budget": 2500 * KIB}, 10**12, False, 2500, "more than 2"),
+        ({"kv_budget": 0}, 10**12, False, 1000, "more than 0"),
+        ({"n_cells": 3000}, 10**12, False, 3000, "n_cells is set"),
+        ({"n_cells": 30}, 10**12, False, 1000, "n_cells is set"),
+        ({}, 8000 * KIB, True, 4000, "layers are on a GPU"),
+        ({}, 4000 * KIB, True, 2000, "layers are on a GPU"),
+        ({"kv_layout": "split"}, 0, False, None, "as configured"),
+        ({"kv_layout": "split", "n_cells": 30}, 0, True, None, "as configured"),
+        ({"kv_layout": "unified"}, 8000 * KIB, False, 4000, "as configured"),
+        ({"kv_layout": "unified"}, 4000 * KIB, False, 2000, "as configured"),
+        ({"kv_layout": "unified", "n_cells": 1500}, 0, False, 1500, "as configured"),
+    ],
+)
+def test_choose_layout(
+    settings: dict[str, Any], n_free: int, on_gpu: bool, n_cells: int | None, reason: str
+) -> None:
+    if "kv_budget" in settings:
+        settings = {**settings, "kv_budget": ByteSize(settings["kv_budget"])}
+    layout = choose_layout(EngineConfig(n_slots=4, **settings), 1000, KIB, n_free, on_gpu)
+    assert (layout.n_ctx, layout.n_cells) == (1000, n_cells)
+    assert layout.reason.endswith(reason)
+    assert layout.name == ("split" if n_cells is None else "unified")
+
+
+def test_a_model_without_cells_fits_always() -> None:
+    config = EngineConfig(n_slots=4)
+    assert choose_layout(config, 1000, 0, 0, on_gpu=False).n_cells is None
+    unified = config.model_copy(update={"kv_layout": "unified"})
+    assert choose_layout(unified, 1000, 0, 0, on_gpu=False).n_cells == 4000
+
+
+@pytest.mark.parametrize(
+    ("settings", "on_gpu", "has_amx", "flash_attn"),
+    [
+        ({}, False, True, "off"),
+        ({}, False, False, "auto"),
+        ({}, True, True, "auto"),
+        ({"flash_attn": "on"}, False, True, "on"),
+        ({"flash_attn": "off"}, True, True, "off"),
+        ({"kv_quant": "q8_0"}, False, True, "on"),
+        ({"kv_quant": "q8_0"}, False, False, "auto"),
+        ({"kv_quant": "q8_0", "kv_quant_v": "f16"}, False, True, "off"),
+        ({"kv_quant_v": "q4_0"}, False, True, "on"),
+        ({"kv_quant": "bf16"}, False, True, "off"),
+        ({"kv_quant_v": "q4_0", "flash_attn": "off"}, False, True, "off"),
+    ],
+)
+def test_choose_flash_attn(
+    settings: dict[str, Any], on_gpu: bool, has_amx: bool, flash_attn: str
+) -> None:
+    config = EngineConfig(n_slots=3, **settings)
+    chosen = choose_flash_attn(config, on_gpu, has_amx)
+    assert chosen.flash_attn == flash_attn
+    assert chosen.model_copy(update={"flash_attn": config.flash_attn}) == config
+
+
+def test_every_kv_quant_has_a_size() -> None:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    for name, n_bytes in KV_BYTES.items():
+        block, size = GGML_QUANT_SIZES[GGMLQuantizationType[name.upper()]]
+        assert n_bytes == size / block
+        EngineConfig.model_validate({"kv_quant": name})
+
+
+def test_names() -> None:
+    assert Layout(8, None, "").name == "split"
+    assert Layout(8, 8, "").name == "unified"
