@@ -29,7 +29,6 @@ THEIRS = {
     "gguf": ("server.gguf",),
     "fastapi": ("server.app", "server.api"),
     "starlette": ("server.app", "server.api"),
-    "sse_starlette": ("server.api.sse",),
     "uvicorn": ("server.__main__",),
 }
 """Packages that only these modules, and those inside them, may import."""
@@ -115,11 +114,6 @@ def test_the_rules_are_about_modules_that_exist() -> None:
             "from starlette.responses import Response",
             "server.chat.format imports starlette.responses.Response",
         ),
-        (
-            "api/chat.py",
-            "import sse_starlette",
-            "server.api.chat imports sse_starlette",
-        ),
         ("ipc.py", "from server.pool import pool", "server.ipc imports server.pool.pool"),
         ("ipc.py", "from server import pool", "server.ipc imports server.pool"),
         ("ipc.py", "from . import pool", "server.ipc imports server.pool"),
@@ -168,7 +162,6 @@ def test_a_breach_is_found(tmp_path: Path, path: str, source: str, fault: str) -
             "from fastapi import APIRouter\nfrom server.pool.pool import ModelPool",
         ),
         ("api/openai/chat.py", "from .. import sse\nfrom ...chat import format"),
-        ("api/sse.py", "import sse_starlette"),
         ("app.py", "import fastapi\nfrom server import __version__, api"),
         ("gguf.py", "import gguf"),
         ("engine/kv.py", "from server.ipc import Text\nfrom server.config import load"),

@@ -26,6 +26,8 @@ class Visit:
 
     arrived: float
     request_id: str
+    send: Send
+    """The server's own, for bodies that come in many parts."""
     model: str = ""
     """The configured id of the model that was asked for."""
     status: int = GONE
@@ -48,7 +50,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = Visit(perf_counter(), _request_id(scope))
+        visit = Visit(perf_counter(), _request_id(scope), send)
         scope.setdefault("state", {})["visit"] = visit
         begun = False
 

@@ -7,6 +7,7 @@ main one runs the engine and alone writes the pipe.
 import gc
 import logging
 import os
+import pickle
 import sys
 import threading
 import time
@@ -206,7 +207,9 @@ class _Outbox:
     def put(self, events: list[Event]) -> None:
         scheduler = self.engine.scheduler
         n_running, n_waiting = len(scheduler.running), len(scheduler.waiting)
-        self._pipe.send(Step(tuple(events), n_running, n_waiting))
+        step = Step(tuple(events), n_running, n_waiting)
+        # `send` would make a pickler of its own kind for each message.
+        self._pipe.send_bytes(pickle.dumps(step, pickle.HIGHEST_PROTOCOL))
 
 
 class _Progress:

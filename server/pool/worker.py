@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -161,7 +162,7 @@ class Worker:
     def _read(self) -> None:
         """One message is there, or the end of the pipe."""
         try:
-            message: Message = self._pipe.recv()
+            message: Message = pickle.loads(self._pipe.recv_bytes())
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
             self._pipe.close()

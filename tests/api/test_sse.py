@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
-from sse_starlette.sse import AppStatus
 from starlette.types import Message
 
 from server.api.envelope import Visit
@@ -236,38 +235,19 @@ class TestClientGone:
         assert pool.scripted.cancelled == [0]
 
 
-class TestServerStops:
-    @pytest.mark.parametrize("n", [1, 3])
-    async def test_in_the_middle(self, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        app, pool = build(begin)
-        line = Line.streaming(app, n=n)
-        task = asyncio.create_task(line.run())
-        await line.until(lambda line: line.received.count(b'"Hel"') == n)
-        monkeypatch.setattr(AppStatus, "should_exit", True)
-        async with asyncio.timeout(10):
-            await task
-        assert line.complete
-        last = events(line.received)[-1]
-        assert last["error"]["code"] == "unavailable"
-        assert b"[DONE]" not in line.received
-        assert sorted(pool.scripted.cancelled) == list(range(n))
-
-    async def test_before_the_headers(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(AppStatus, "should_exit", True)
-        app, pool = build(begin)
-        line = Line.streaming(app)
-        await line.run()
-        # Whether the first bytes are out by then is up to the loop.
-        assert line.complete and line.status in (200, 503)
-        assert b"the server is stopping" in line.received
-        assert pool.scripted.cancelled == [0]
-
-    async def test_before_anything_was_sent(self) -> None:
-        line = Line(build()[0], "/")
-        stream = TestEventStream.stream(0, asyncio.Event())
-        await stream._stop(False, {"type": "http"}, line.receive, line.send)  # pyright: ignore[reportPrivateUsage]
-        assert line.status == 503
-        assert line.response_headers["retry-after"] == "1"
+@pytest.mark.parametrize("n", [1, 3])
+async def test_a_server_that_stops_says_so_in_the_stream(n: int) -> None:
+    app, pool = build(begin)
+    line = Line.streaming(app, n=n)
+    task = asyncio.create_task(line.run())
+    await line.until(lambda line: line.received.count(b'"Hel"') == n)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    last = events(line.received)[-1]
+    assert last["error"]["code"] == "unavailable"
+    assert b"[DONE]" not in line.received
+    assert sorted(pool.scripted.cancelled) == list(range(n))
 
 
 async def settle() -> None:
@@ -277,25 +257,24 @@ async def settle() -> None:
 
 
 def assert_no_new_tasks(before: set[asyncio.Task[Any]]) -> None:
-    # sse_starlette keeps one watcher of the server's shutdown for each loop.
-    after = {task for task in asyncio.all_tasks() - before if "_shutdown_watcher" not in repr(task)}
+    after = asyncio.all_tasks() - before
     assert not {task for task in after if not task.cancelling()}, after
 
 
 class TestEventStream:
     @staticmethod
-    def stream(ping_s: float, release: asyncio.Event) -> EventStream:
+    def stream(line: Line, ping_s: float, release: asyncio.Event) -> EventStream:
         async def one() -> AsyncGenerator[bytes]:
             yield b'data: {"a":1}\n\n'
             await release.wait()
 
         headers: Mapping[str, str] = {"x-more": "yes"}
-        return EventStream(one(), release.set, Visit(0.0, "id"), ping_s, headers)
+        return EventStream(one(), release.set, Visit(0.0, "id", line.send), ping_s, headers)
 
     async def test_pings_are_comments(self) -> None:
         line = Line(build()[0], "/")
         release = asyncio.Event()
-        stream = self.stream(0.001, release)
+        stream = self.stream(line, 0.001, release)
         task = asyncio.create_task(
             stream({"type": "http", "method": "POST"}, line.receive, line.send)
         )
@@ -310,15 +289,20 @@ class TestEventStream:
         line = Line(build()[0], "/")
         release = asyncio.Event()
         release.set()
-        stream = self.stream(0, release)
+        stream = self.stream(line, 0, release)
         await stream({"type": "http", "method": "POST"}, line.receive, line.send)
         assert line.received == b'data: {"a":1}\n\ndata: [DONE]\n\n'
 
     async def test_a_generator_that_never_started_is_closed(self) -> None:
         line = Line(build()[0], "/")
         release = asyncio.Event()
-        stream = self.stream(0, release)
-        await stream({"type": "http", "method": "HEAD"}, line.receive, line.send)
+        stream = self.stream(line, 0, release)
+
+        async def refuse(_: Message) -> None:
+            raise OSError("the client has gone")
+
+        with pytest.raises(OSError, match="has gone"):
+            await stream({"type": "http", "method": "POST"}, line.receive, refuse)
         assert release.is_set()
 
 

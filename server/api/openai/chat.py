@@ -163,7 +163,7 @@ class ChatWire:
     def __init__(self, head: Head, include_usage: bool):
         self._head = head
         self._frame = ChunkFrame("chat.completion.chunk", head, include_usage)
-        self._begun: set[int] = set()
+        self._n_begun = 0
 
     def piece(self, piece: Piece) -> bytes:
         delta = f'{{"content":{encode(piece.text)}}}'
@@ -194,11 +194,14 @@ class ChatWire:
         return answer.model_dump_json().encode()
 
     def _role_once(self, index: int) -> bytes:
-        """The chunk that opens a choice, together with the first that has content."""
-        if index in self._begun:
-            return b""
-        self._begun.add(index)
-        return self._chunk(index, '{"role":"assistant","content":"","refusal":null}', "null")
+        """The chunk that opens a choice, together with the first that has content.
+
+        Choices open in order: the SDK's helper for streams fails where one comes before choice 0.
+        """
+        opening = range(self._n_begun, index + 1)
+        self._n_begun = max(self._n_begun, index + 1)
+        delta = '{"role":"assistant","content":"","refusal":null}'
+        return b"".join(self._chunk(i, delta, "null") for i in opening)
 
     def _chunk(self, index: int, delta: str, reason: str) -> bytes:
         return self._frame.event(
