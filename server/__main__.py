@@ -1,5 +1,6 @@
 """The CLI `corral`: serve, models, config. What a command needs is imported when it runs."""
 
+import asyncio
 import logging
 import socket
 import sys
@@ -13,6 +14,7 @@ from server import __version__
 
 if TYPE_CHECKING:
     from server.config import Config, ModelConfig
+    from server.pool.pool import ModelPool
 
 log = logging.getLogger("corral")
 
@@ -192,12 +194,19 @@ def _run(config: "Config", listener: socket.socket) -> None:
             if self.started:
                 _announce(config, listener.getsockname()[1])
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            closing = asyncio.create_task(_close_later(pool))
+            await super().shutdown(sockets)
+            closing.cancel()
+
+    pool = ModelPool(config)
     server = Server(
         uvicorn.Config(
-            create_app(config, ModelPool(config)),
+            create_app(config, pool),
             access_log=False,
             log_config=None,
-            timeout_graceful_shutdown=STOP_S,
+            # Closing the pool ends what still runs; this is for what does not run on a model.
+            timeout_graceful_shutdown=2 * STOP_S,
             lifespan="on",
             backlog=BACKLOG,
         )
@@ -208,6 +217,12 @@ def _run(config: "Config", listener: socket.socket) -> None:
         log.info("stopped")
     if not server.started:
         raise typer.Exit(EXIT_FAILED)
+
+
+async def _close_later(pool: "ModelPool") -> None:
+    """Give running requests their time, then end them with an error that their clients see."""
+    await asyncio.sleep(STOP_S)
+    await pool.close()
 
 
 def _announce(config: "Config", port: int) -> None:

@@ -72,7 +72,7 @@ class EngineConfig(_Frozen):
     n_batch: int = Field(default=2048, ge=1, description="most tokens in one forward")
     n_ubatch: int = Field(default=512, ge=1, description="tokens that llama.cpp computes at once")
     prefill_ms: int = Field(
-        default=200,
+        default=120,
         ge=1,
         description="how long prompts may hold up running streams per step, in milliseconds",
     )
@@ -105,7 +105,7 @@ class EngineConfig(_Frozen):
     )
     flash_attn: OnOff = Field(
         default="auto",
-        description="flash attention: on, off or auto (off on a CPU, llama.cpp's choice on a GPU)",
+        description="flash attention: on, off or auto (off on a CPU with AMX, else llama.cpp's choice)",
     )
     mmap: bool = Field(default=True, description="map the file instead of reading it")
     mlock: bool = Field(default=False, description="keep the weights from being swapped out")

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import pickle
+import signal
 import sys
 import threading
 import time
@@ -57,6 +58,8 @@ CHECK_AFTER_S = 0.5
 
 def main() -> None:
     """Serve the pipe whose number is the last argument."""
+    # Who stops a service often tells all its processes; running requests are the server's to end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pipe = Connection(int(sys.argv[-1]))
     load = pipe.recv()
     assert isinstance(load, Load)

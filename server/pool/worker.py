@@ -199,6 +199,7 @@ class Worker:
         # A core dump of a large process takes a while, hence not on the loop's thread.
         code = await loop.run_in_executor(None, self._process.wait)
         how = f"signal {_signal_name(-code)}" if code < 0 else f"exit status {code}"
+        self._ended.set_result(how)
         crashed = -code in CRASHES and self.progress >= 1.0
         error = CrashedInWarmUp if crashed else ModelLoadError
         self._fail_load(error(f"model {self.model}: its worker died: {how}"))
@@ -206,7 +207,6 @@ class Worker:
             self._suspects.accuse(request)
         self._fail_open(WorkerDied(f"the worker of model {self.model} died ({how}); try again"))
         self.n_running = self.n_waiting = 0
-        self._ended.set_result(how)
 
     def _fail_load(self, error: CorralError) -> None:
         if not self._loaded.done():
