@@ -46,8 +46,9 @@ format: ready-dev  ## rewrite the sources as ruff wants them
 bench: ready-bench  ## benchmarks, side by side with other servers
 	@$(RUN) bench $(ARGS)
 
-config: ready  ## write config.yaml anew from the descriptions in server/config.py
+config: ready  ## write config.yaml and README's table anew from server/config.py
 	@$(RUN) server config > config.yaml.new && mv config.yaml.new config.yaml
+	@$(RUN) scripts.settings_table
 
 clean:  ## remove .venv and all caches; models stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -72,7 +72,7 @@ class EngineConfig(_Frozen):
     n_batch: int = Field(default=2048, ge=1, description="most tokens in one forward")
     n_ubatch: int = Field(default=512, ge=1, description="tokens that llama.cpp computes at once")
     prefill_ms: int = Field(
-        default=120,
+        default=160,
         ge=1,
         description="how long prompts may hold up running streams per step, in milliseconds",
     )
@@ -105,7 +105,8 @@ class EngineConfig(_Frozen):
     )
     flash_attn: OnOff = Field(
         default="auto",
-        description="flash attention: on, off or auto (off on a CPU with AMX, else llama.cpp's choice)",
+        description="flash attention: on, off or auto (off on a CPU with AMX, else what llama.cpp "
+        "chooses)",
     )
     mmap: bool = Field(default=True, description="map the file instead of reading it")
     mlock: bool = Field(default=False, description="keep the weights from being swapped out")
@@ -261,10 +262,17 @@ def load(path: Path | None, server: dict[str, object] | None = None) -> Config:
         raise ConfigError("\n".join(_explain(path, error))) from error
     base = path.parent if path else Path()
     placed = {
-        id: model.model_copy(update={"path": base / model.path.expanduser()})
-        for id, model in config.models.items()
+        id: model.model_copy(update=_placed(model, base)) for id, model in config.models.items()
     }
     return Config.model_construct(server=config.server, models=placed)
+
+
+def _placed(model: ModelConfig, base: Path) -> dict[str, object]:
+    """The model's files, relative to the folder of the configuration."""
+    template = model.template
+    if template is not None and template.endswith(".jinja"):
+        template = str(base / Path(template).expanduser())
+    return {"path": base / model.path.expanduser(), "template": template}
 
 
 def _read(path: Path) -> dict[str, Any]:

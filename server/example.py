@@ -45,24 +45,24 @@ def _annotate(values: Mapping[str, Any], model: type[BaseModel], pad: str) -> It
         after_section = is_section
         yield from _comment(str(field.description), pad)
         if name not in values:
-            yield f"{pad}#{name}: {_scalar(field.default)}"
+            yield f"{pad}#{name}: {scalar(field.default)}"
         elif name == "models":
             yield f"{pad}models:"
             for id, entry in values[name].items():
-                yield f"{pad}  {_scalar(id)}:"
+                yield f"{pad}  {scalar(id)}:"
                 yield from _annotate(entry, ModelConfig, f"{pad}    ")
         elif isinstance(field.default, BaseModel):
             yield f"{pad}{name}:"
             yield from _annotate(values[name], type(field.default), f"{pad}  ")
         else:
-            yield f"{pad}{name}: {_scalar(values[name])}"
+            yield f"{pad}{name}: {scalar(values[name])}"
 
 
 def _comment(text: str, pad: str) -> list[str]:
     return textwrap.wrap(text, 100, initial_indent=f"{pad}# ", subsequent_indent=f"{pad}# ")
 
 
-def _scalar(value: object) -> str:
+def scalar(value: object) -> str:
     """A value as YAML on one line; bytes in the largest unit that needs no fraction."""
     if isinstance(value, BaseModel):
         return "{}"

@@ -246,3 +246,11 @@ def test_ids_that_yaml_would_misread_are_quoted() -> None:
     values = {"models": {"on": {"path": "x"}, "a: b": {"path": "y"}}}
     tree = yaml.safe_load(example.annotated(values))
     assert tree["models"].keys() == {"on", "a: b"}
+
+
+def test_a_template_file_is_relative_to_the_configuration(write: Write) -> None:
+    models = "models: {a: {path: x, template: mine.jinja}, b: {path: x, template: chatml}}"
+    path = write(models)
+    loaded = load(path).models
+    assert loaded["a"].template == str(path.parent / "mine.jinja")
+    assert loaded["b"].template == "chatml"

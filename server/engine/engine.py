@@ -103,8 +103,11 @@ class Engine:
         return max(MIN_PREFILL, timely) if decoding else max(self._n_ubatch, timely)
 
     def _measure(self, n_tokens: int, seconds: float) -> None:
+        if n_tokens < MIN_PREFILL and self._prefill_rate:
+            return  # most of so short a time is not the tokens'
         rate = n_tokens / max(seconds, 1e-6)
-        self._prefill_rate = 0.7 * self._prefill_rate + 0.3 * rate if self._prefill_rate else rate
+        # The rate falls along a prompt: the last chunk says more than the mean.
+        self._prefill_rate = (self._prefill_rate + 3 * rate) / 4 if self._prefill_rate else rate
 
     def _groups(self, spans: list[Span]) -> Iterator[list[Span]]:
         if self._one_by_one:

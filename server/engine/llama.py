@@ -14,6 +14,7 @@ Deliberate oddities:
 
 import ctypes
 import logging
+import os
 import re
 from collections import deque
 from collections.abc import Callable
@@ -469,4 +470,6 @@ draw = C.llama_sampler_init_dist
 
 def default_threads() -> int:
     """One thread for each core that we may use."""
-    return max(1, psutil.cpu_count(logical=False) or 1)
+    cores = psutil.cpu_count(logical=False) or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    return max(1, min(cores, allowed))
