@@ -1,25 +1,26 @@
-"""Decode speed without a server: llama-batched-bench against decoders in this process.
-
-`ctypes_decoder` is the least that Python can do: a fixed batch through llama_decode, unsampled. It
-says how much of a difference is Python's before any engine is measured. A decoder joins by a line
-in DECODERS.
-"""
+"""Decode speed without a server: llama-batched-bench against Corral's engine in this process."""
 
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
-import llama_cpp.llama_cpp as llama
+import numpy as np
 
 from bench.measure import Measurement, quietly
-from bench.model import ModelError, silence_logs
 from bench.scenarios import TOKENS_PER_S, Figures
-from bench.servers import Setup
+from bench.servers import CORRAL, Setup
+from server.config import EngineConfig
+from server.engine import llama
+from server.engine.engine import Engine
+from server.engine.kv import KVCells
+from server.engine.main import plan
+from server.engine.sequence import Sequence
+from server.engine.vocabulary import Vocabulary
+from server.ipc import Event, GenerateRequest
+from server.sampling import SamplingParams
 
 BATCHED_BENCH = "batched-bench"
 N_PROMPT = 64
@@ -36,12 +37,16 @@ class BatchedBenchError(Exception):
 
 
 def batched_bench(setup: Setup, n_batch: int) -> float:
-    """Decode speed as llama-batched-bench measures it, at the flags that are fastest on a CPU."""
+    """Decode speed as llama-batched-bench measures it, with whichever flash attention is faster."""
+    return max(_batched_bench(setup, n_batch, flash_attn) for flash_attn in ("on", "off"))
+
+
+def _batched_bench(setup: Setup, n_batch: int, flash_attn: str) -> float:
     command = [
         *(str(setup.cache.binary("llama-batched-bench")), "-m", str(setup.model)),
         *("-c", str(N_CTX * n_batch), "-npp", str(N_PROMPT), "-ntg", str(N_STEPS)),
-        *("-npl", str(n_batch), "-t", str(setup.n_threads), "-fa", "off", "--no-kv-unified"),
-        *("--output-format", "jsonl"),
+        *("-npl", str(n_batch), "-t", str(setup.n_threads), "-fa", flash_attn),
+        *("--no-kv-unified", "--output-format", "jsonl"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
@@ -52,69 +57,40 @@ def batched_bench(setup: Setup, n_batch: int) -> float:
     )
 
 
-@dataclass
-class _Context:
-    """A context with split KV streams and no flash attention, and a batch to fill."""
-
-    handle: llama.llama_context_p
-    batch: llama.llama_batch
-
-    def decode(self, positions: list[int], streams: list[int], with_logits: bool) -> None:
-        """Forward one token for each (position, stream)."""
-        batch = self.batch
-        batch.n_tokens = len(positions)
-        for row, (position, stream) in enumerate(zip(positions, streams, strict=True)):
-            batch.token[row] = 1000 + 7 * row
-            batch.pos[row] = position
-            batch.n_seq_id[row] = 1
-            batch.seq_id[row][0] = stream
-            batch.logits[row] = with_logits
-        code = llama.llama_decode(self.handle, batch)
-        if code:
-            raise ModelError(f"llama_decode returned {code}")
+def corral(setup: Setup, n_batch: int) -> float:
+    """Decode speed of the engine as the worker runs it, sampling and text included."""
+    config = EngineConfig(n_ctx=N_CTX, n_slots=n_batch, n_threads=setup.n_threads)
+    captured = llama.backend_init()
+    with llama.Model(str(setup.model), config, 0, captured, lambda _: None) as model:
+        config, layout = plan(config, model)
+        with llama.Context(model, config, layout.n_ctx, layout.n_cells) as context:
+            kv = KVCells(context, layout.name == "unified", can_trim=True, budget=0)
+            engine = Engine(context, Vocabulary(model.vocabulary), kv, 1000, 512, True, _ignore)
+            return _decode(engine, Vocabulary(model.vocabulary), n_batch)
 
 
-@contextmanager
-def _open_context(setup: Setup, n_batch: int) -> Generator[_Context]:
-    params = llama.llama_context_default_params()
-    params.n_ctx = N_CTX * n_batch
-    params.n_seq_max = n_batch
-    params.n_threads = params.n_threads_batch = setup.n_threads
-    params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.kv_unified = False
-    silence_logs()
-    llama.llama_backend_init()
-    model = llama.llama_model_load_from_file(
-        str(setup.model).encode(), llama.llama_model_default_params()
-    )
-    if not model:
-        raise ModelError(f"llama.cpp cannot load {setup.model}")
-    handle = llama.llama_init_from_model(model, params)
-    if not handle:
-        raise ModelError(f"no context of {params.n_ctx} tokens for {setup.model}")
-    batch = llama.llama_batch_init(max(N_PROMPT, n_batch), 0, 1)
-    try:
-        yield _Context(handle, batch)
-    finally:
-        llama.llama_batch_free(batch)
-        llama.llama_free(handle)
-        llama.llama_model_free(model)
+def _decode(engine: Engine, vocabulary: Vocabulary, n_batch: int) -> float:
+    greedy = SamplingParams(temperature=0, ignore_eos=True)
+    tokens = np.random.default_rng(n_batch)
+    for id in range(n_batch):
+        prompt = tuple(tokens.integers(100, 1000, N_PROMPT).tolist())
+        request = GenerateRequest(prompt, greedy, N_STEPS, cache_prompt=False)
+        engine.add(Sequence(id, request, vocabulary, N_CTX))
+    running = engine.scheduler.running
+    while len(running) < n_batch or any(s.n_pending > 1 for s in running):
+        engine.step()
+    before = sum(s.n_completion for s in running)
+    start = time.perf_counter()
+    while not engine.idle:
+        engine.step()
+    return (n_batch * N_STEPS - before) / (time.perf_counter() - start)
 
 
-def ctypes_decoder(setup: Setup, n_batch: int) -> float:
-    """Decode speed of a bare loop over llama_decode."""
-    streams = list(range(n_batch))
-    with _open_context(setup, n_batch) as context:
-        for stream in streams:
-            context.decode(list(range(N_PROMPT)), [stream] * N_PROMPT, False)
-        start = time.perf_counter()
-        for step in range(N_STEPS):
-            context.decode([N_PROMPT + step] * n_batch, streams, True)
-            llama.llama_synchronize(context.handle)
-        return N_STEPS * n_batch / (time.perf_counter() - start)
+def _ignore(_: list[Event]) -> None:
+    """Nobody listens to these answers."""
 
 
-DECODERS: dict[str, Decoder] = {BATCHED_BENCH: batched_bench, "ctypes": ctypes_decoder}
+DECODERS: dict[str, Decoder] = {BATCHED_BENCH: batched_bench, CORRAL: corral}
 
 
 def _figures(decode: Decoder, setup: Setup, n_batch: int) -> Figures:

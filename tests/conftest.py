@@ -1,5 +1,6 @@
 """What the whole suite shares: the real model."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,11 @@ def model_path() -> Path:
     if not path.is_file():
         pytest.fail(f"{path} is missing; `make test` fetches it")
     return path
+
+
+def pytest_unconfigure() -> None:
+    """llama_cpp leaves two files open; Python would say so after pytest's last line."""
+    utils = sys.modules.get("llama_cpp._utils")
+    if utils is not None:
+        vars(utils)["outnull_file"].close()
+        vars(utils)["errnull_file"].close()

@@ -23,7 +23,7 @@ BROKEN = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def corral(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Corral]:
     """A server of the demo model under three ids and of three files that are none."""
     folder = tmp_path_factory.mktemp("corral")
@@ -44,7 +44,7 @@ def corral(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterat
         yield corral
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def url(corral: Corral) -> str:
     """The server's address, once it is ready."""
     url = corral.wait_until_it_listens()
@@ -110,7 +110,7 @@ def lone(
             yield Lone(corral, url, http)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def strict(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Lone]:
     """A strict server that answers one request at a time and takes small bodies only."""
     server = {"unknown_fields": "strict", "max_body": "64KiB"}
@@ -119,7 +119,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterat
         yield strict
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lax(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Lone]:
     """A server that says nothing about fields it does not serve."""
     with lone(tmp_path_factory.mktemp("lax"), model_path, {"unknown_fields": "lax"}, {}) as lax:

@@ -628,13 +628,26 @@ def test_gpu_memory_counts_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert llama.gpu_memory() == [1001, 1003]
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(None, 1), (1, 1), (12, 12)])
-def test_default_threads(cores: int | None, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cores", "allowed", "threads"),
+    [(None, 4, 1), (1, 4, 1), (12, 24, 12), (12, 3, 3), (12, None, 12)],
+)
+def test_default_threads(
+    cores: int | None, allowed: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def cpu_count(logical: bool) -> int | None:
         assert not logical
         return cores
 
+    def affinity(_: int) -> set[int]:
+        assert allowed is not None
+        return set(range(allowed))
+
     monkeypatch.setattr("psutil.cpu_count", cpu_count)
+    if allowed is None:
+        monkeypatch.delattr("os.sched_getaffinity")
+    else:
+        monkeypatch.setattr("os.sched_getaffinity", affinity)
     assert llama.default_threads() == threads
 
 
