@@ -20,6 +20,10 @@ MIN_PREFILL = 64
 """Prompt tokens that a step takes at least, however slow the machine is."""
 
 
+MAX_SHARE = 4.0
+"""Times `prefill_ms` that prompts may take where many wait and few stream."""
+
+
 class Context(Cells, Protocol):
     """What the engine needs of llama.cpp; the tests have one of their own."""
 
@@ -84,8 +88,7 @@ class Engine:
         decoding = self.scheduler.decoding()
         for spans in _fill(decoding, self._context.n_batch):
             self._run(spans)
-        budget = self._budget(decoding=bool(decoding))
-        prefilling = self.scheduler.prefilling(budget)
+        prefilling = self.scheduler.prefilling(self._budget(len(decoding)))
         started = time.monotonic()
         for spans in self._groups(prefilling):
             self._run(spans)
@@ -97,10 +100,16 @@ class Engine:
         assert self._kv.n_free == len(self._kv.slots)
         self._kv.check()
 
-    def _budget(self, decoding: bool) -> int:
-        """Prompt tokens that this step may take."""
-        timely = int(self._prefill_rate * self._prefill_s)
-        return max(MIN_PREFILL, timely) if decoding else max(self._n_ubatch, timely)
+    def _budget(self, n_decoding: int) -> int:
+        """Prompt tokens that this step may take.
+
+        Where more wait for their first token than stream, they may take more of it.
+        """
+        timely = self._prefill_rate * self._prefill_s
+        if not n_decoding:
+            return max(self._n_ubatch, int(timely))
+        share = (len(self.scheduler.running) - n_decoding) / n_decoding
+        return max(MIN_PREFILL, int(timely * min(max(share, 1.0), MAX_SHARE)))
 
     def _measure(self, n_tokens: int, seconds: float) -> None:
         if n_tokens < MIN_PREFILL and self._prefill_rate:

@@ -313,3 +313,23 @@ def test_deltas_count_held_back_tokens() -> None:
     assert deltas[0].n_tokens == 4
     assert bench.text(1) == whole
     bench.finished(1)
+
+
+@pytest.mark.parametrize(
+    ("n_streams", "n_waiting", "budget"),
+    [(0, 3, 1000), (3, 1, 200), (2, 2, 200), (1, 2, 400), (1, 7, 800)],
+)
+def test_many_who_wait_may_take_more_of_a_step(n_streams: int, n_waiting: int, budget: int) -> None:
+    """A rate of 1,000 tokens per second and 200 ms: 200 tokens, up to four times as many."""
+    context = FakeContext(n_slots=8, n_ctx=4000, n_batch=4000)
+    bench = Bench(context)
+    for id in range(n_streams):
+        bench.submit(id, [10 + id, 3, 4], max_tokens=40)
+    if n_streams:
+        bench.step()
+    for id in range(n_waiting):
+        bench.submit(100 + id, [1 + (id * 7 + i * i) % 60 for i in range(1500)], max_tokens=1)
+    bench.engine._prefill_rate = 1000.0  # pyright: ignore[reportPrivateUsage]
+    before = context.n_forwarded
+    bench.step()
+    assert context.n_forwarded - before == budget + n_streams
