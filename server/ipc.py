@@ -1,6 +1,6 @@
 """The whole contract between the API process and a worker: frozen values, no methods.
 
-What comes with every token is a NamedTuple, which pickles in a third of a dataclass's time.
+What comes with every token is a NamedTuple, which pickles in 0.4 of a dataclass's time.
 
 Down go Commands, up go Messages. The promises:
 
