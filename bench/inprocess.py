@@ -65,8 +65,9 @@ def corral(setup: Setup, n_batch: int) -> float:
         config, layout = plan(config, model)
         with llama.Context(model, config, layout.n_ctx, layout.n_cells) as context:
             kv = KVCells(context, layout.name == "unified", can_trim=True, budget=0)
-            engine = Engine(context, Vocabulary(model.vocabulary), kv, 1000, 512, True, _ignore)
-            return _decode(engine, Vocabulary(model.vocabulary), n_batch)
+            vocabulary = Vocabulary(model.vocabulary)
+            engine = Engine(context, vocabulary, kv, 1000, 512, True, _ignore)
+            return _decode(engine, vocabulary, n_batch)
 
 
 def _decode(engine: Engine, vocabulary: Vocabulary, n_batch: int) -> float:

@@ -55,7 +55,7 @@ FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
 LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
 """(mmap, mlock) -> llama_load_mode."""
 
-LOG_WARN, LOG_ERROR = 3, 4
+LOG_ERROR = 4
 DEVICE_GPU, DEVICE_IGPU = 1, 2
 
 

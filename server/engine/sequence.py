@@ -31,12 +31,11 @@ class Sequence:
         self.n_tokens = self.n_prompt
         self.n_cached = 0
         self.n_reused = 0
-        """Prompt tokens whose cells were there already; None of them were computed for this."""
+        """Prompt tokens whose cells were there already."""
         self.slot: int | None = None
         self.parked: State | None = None
         """The cells of a sequence that was sent back to waiting."""
         self.cache_prompt = request.cache_prompt
-        self.ignore_eos = request.sampling.ignore_eos
         self.sampler = Sampler(request.sampling, vocabulary, prompt)
         self.detokenizer = Detokenizer(request.stop)
         self.n_unsent = 0
