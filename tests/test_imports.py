@@ -156,7 +156,7 @@ def test_a_breach_is_found(tmp_path: Path, path: str, source: str, fault: str) -
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("engine/llama.py", "from llama_cpp import llama_cpp"),
+        ("engine/llama/model.py", "from llama_cpp import llama_cpp"),
         (
             "api/openai/chat.py",
             "from fastapi import APIRouter\nfrom server.pool.pool import ModelPool",
@@ -175,7 +175,7 @@ def test_what_is_allowed_is_no_breach(tmp_path: Path, path: str, source: str) ->
 
 def lay_out(server: Path) -> None:
     """The parts of a server, all empty."""
-    for folder in ("api", "api/openai", "chat", "engine", "pool"):
+    for folder in ("api", "api/openai", "chat", "engine", "engine/llama", "pool"):
         (server / folder).mkdir()
     for part in ("__init__", "ipc", "app", *LEAVES):
         (server / f"{part}.py").touch()

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine import llama
 from server.engine.batch import Tokens
-from server.engine.llama import CANDIDATE, Chain, Logits
+from server.engine.llama import CANDIDATE, Chain, Logits, samplers
 from server.engine.vocabulary import Vocabulary
 from server.sampling import SamplingParams
 
@@ -35,7 +34,7 @@ def _dry(p: SamplingParams, vocabulary: Vocabulary, _seed: int) -> list[Any]:
     if not p.dry_multiplier:
         return []
     return [
-        llama.dry(
+        samplers.dry(
             vocabulary.raw.pointer,
             p.dry_multiplier,
             p.dry_base,
@@ -56,29 +55,35 @@ def _truncation(p: SamplingParams, _vocabulary: Vocabulary, seed: int) -> list[A
     if p.mirostat:
         return []
     return [
-        *([llama.top_n_sigma(p.top_n_sigma)] if p.top_n_sigma > 0 else []),
-        *([llama.top_k(p.top_k)] if p.top_k > 0 else []),
-        *([llama.typical(p.typical_p)] if p.typical_p < 1 else []),
-        *([llama.top_p(p.top_p)] if p.top_p < 1 else []),
-        *([llama.min_p(p.min_p)] if p.min_p > 0 else []),
-        *([llama.xtc(p.xtc_probability, p.xtc_threshold, seed)] if p.xtc_probability > 0 else []),
+        *([samplers.top_n_sigma(p.top_n_sigma)] if p.top_n_sigma > 0 else []),
+        *([samplers.top_k(p.top_k)] if p.top_k > 0 else []),
+        *([samplers.typical(p.typical_p)] if p.typical_p < 1 else []),
+        *([samplers.top_p(p.top_p)] if p.top_p < 1 else []),
+        *([samplers.min_p(p.min_p)] if p.min_p > 0 else []),
+        *_xtc(p, seed),
     ]
+
+
+def _xtc(p: SamplingParams, seed: int) -> list[Any]:
+    if not p.xtc_probability:
+        return []
+    return [samplers.xtc(p.xtc_probability, p.xtc_threshold, seed)]
 
 
 def _temperature(p: SamplingParams, _vocabulary: Vocabulary, _seed: int) -> list[Any]:
     if p.dynatemp_range > 0:
-        return [llama.dynamic_temperature(p.temperature, p.dynatemp_range, p.dynatemp_exponent)]
-    return [llama.temperature(p.temperature)]
+        return [samplers.dynamic_temperature(p.temperature, p.dynatemp_range, p.dynatemp_exponent)]
+    return [samplers.temperature(p.temperature)]
 
 
 def _draw(p: SamplingParams, vocabulary: Vocabulary, seed: int) -> list[Any]:
     if p.mirostat == 1:
-        return [llama.mirostat(vocabulary.n_tokens, seed, p.mirostat_tau, p.mirostat_eta)]
+        return [samplers.mirostat(vocabulary.n_tokens, seed, p.mirostat_tau, p.mirostat_eta)]
     if p.mirostat == 2:
-        return [llama.mirostat_v2(seed, p.mirostat_tau, p.mirostat_eta)]
+        return [samplers.mirostat_v2(seed, p.mirostat_tau, p.mirostat_eta)]
     if p.adaptive_target >= 0:
-        return [llama.adaptive_p(p.adaptive_target, p.adaptive_decay, seed)]
-    return [llama.draw(seed)]
+        return [samplers.adaptive_p(p.adaptive_target, p.adaptive_decay, seed)]
+    return [samplers.draw(seed)]
 
 
 STAGES: tuple[Stage, ...] = (_dry, _truncation, _temperature, _draw)
@@ -141,7 +146,7 @@ def _chain(params: SamplingParams, vocabulary: Vocabulary, prompt: Tokens) -> Ch
     # llama.cpp takes its largest seed as a wish for a random one.
     seed = secrets.randbelow(SEEDS) if params.seed is None else params.seed % SEEDS
     if params.temperature == 0:
-        chain = Chain([*_dry(params, vocabulary, seed), llama.greedy()])
+        chain = Chain([*_dry(params, vocabulary, seed), samplers.greedy()])
     else:
         chain = Chain([s for stage in STAGES for s in stage(params, vocabulary, seed)])
     if params.dry_multiplier:

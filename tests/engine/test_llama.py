@@ -12,7 +12,8 @@ import pytest
 from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Batch
-from server.engine.llama import Context, Log, Logits, Model, NoRoom
+from server.engine.llama import Context, Log, Logits, Model, NoRoom, backend
+from server.engine.llama.context import KV_TYPES
 from server.errors import EngineError, ModelLoadError
 
 # One thread: several would spin at llama.cpp's barriers wherever the machine is busy.
@@ -25,7 +26,7 @@ PROMPT = [504, 2365, 282, 4649, 314, 253, 1343, 28, 284, 260]
 @pytest.fixture(scope="module")
 def log() -> Iterator[Log]:
     yield llama.backend_init()
-    llama.C.llama_log_set(llama.C.llama_log_callback(), None)
+    backend.C.llama_log_set(backend.C.llama_log_callback(), None)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_models_that_cannot_be_served_are_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     freed: list[Any] = []
-    free = llama.C.llama_model_free
+    free = backend.C.llama_model_free
 
     def spy(pointer: Any) -> None:
         freed.append(pointer)
@@ -151,8 +152,8 @@ def test_models_that_cannot_be_served_are_closed(
     def say(_: Any) -> object:
         return answer
 
-    monkeypatch.setattr(llama.C, function, say)
-    monkeypatch.setattr(llama.C, "llama_model_free", spy)
+    monkeypatch.setattr(backend.C, function, say)
+    monkeypatch.setattr(backend.C, "llama_model_free", spy)
     with pytest.raises(ModelLoadError, match=reason) as caught:
         open_file(model_path, log)
     assert str(model_path) in caught.value.message
@@ -219,7 +220,7 @@ def test_a_piece_longer_than_the_buffer(model: Model, monkeypatch: pytest.Monkey
         buffer[: len(long)] = long
         return len(long)
 
-    monkeypatch.setattr(llama.C, "llama_token_to_piece", piece)
+    monkeypatch.setattr(backend.C, "llama_token_to_piece", piece)
     assert model.vocabulary.piece(5) == long
 
 
@@ -227,7 +228,7 @@ def test_a_text_that_cannot_be_tokenized(model: Model, monkeypatch: pytest.Monke
     def refuse(*_: Any) -> int:
         return -(2**31)
 
-    monkeypatch.setattr(llama.C, "llama_tokenize", refuse)
+    monkeypatch.setattr(backend.C, "llama_tokenize", refuse)
     with pytest.raises(EngineError, match="cannot tokenize 3 bytes"):
         model.vocabulary.tokenize("abc", add_special=True, parse_special=True)
 
@@ -348,7 +349,7 @@ def test_a_state_that_is_too_short(context: Context, monkeypatch: pytest.MonkeyP
     def give_less(*_: Any) -> int:
         return 3
 
-    monkeypatch.setattr(llama.C, "llama_state_seq_get_data", give_less)
+    monkeypatch.setattr(backend.C, "llama_state_seq_get_data", give_less)
     with pytest.raises(EngineError, match=r"slot 1 gave 3 of \d+ bytes"):
         context.save(1)
 
@@ -427,8 +428,8 @@ def model_params(config: EngineConfig, log: Log, sizes_only: bool = False, n: in
         seen.append((path, params, shares))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llama.C, "llama_model_load_from_file", spy)
-        patch.setattr(llama.C, "llama_max_devices", lambda: 16)
+        patch.setattr(backend.C, "llama_model_load_from_file", spy)
+        patch.setattr(backend.C, "llama_max_devices", lambda: 16)
         with pytest.raises(ModelLoadError, match=r"cannot load dir/é\.gguf: "):
             Model("dir/é.gguf", config, n, log, lambda _: None, sizes_only)
     path, params, shares = seen[0]
@@ -447,9 +448,9 @@ NONE, MMAP, MLOCK, MMAP_MLOCK = 0, 1, 2, 3
         ({"mlock": True}, "load_mode", MMAP_MLOCK),
         ({"mmap": False, "mlock": True}, "load_mode", MLOCK),
         ({"main_gpu": 3}, "main_gpu", 3),
-        ({"split_mode": "none"}, "split_mode", llama.C.LLAMA_SPLIT_MODE_NONE),
-        ({}, "split_mode", llama.C.LLAMA_SPLIT_MODE_LAYER),
-        ({"split_mode": "row"}, "split_mode", llama.C.LLAMA_SPLIT_MODE_ROW),
+        ({"split_mode": "none"}, "split_mode", backend.C.LLAMA_SPLIT_MODE_NONE),
+        ({}, "split_mode", backend.C.LLAMA_SPLIT_MODE_LAYER),
+        ({"split_mode": "row"}, "split_mode", backend.C.LLAMA_SPLIT_MODE_ROW),
         ({}, "use_extra_bufts", True),
         ({"use_extra_bufts": False}, "use_extra_bufts", False),
         ({}, "no_alloc", False),
@@ -464,9 +465,9 @@ def test_model_settings_reach_llama_cpp(
 
 
 def test_load_modes_are_llama_cpps() -> None:
-    assert (NONE, MMAP) == (llama.C.LLAMA_LOAD_MODE_NONE, llama.C.LLAMA_LOAD_MODE_MMAP)
-    assert MLOCK == llama.C.LLAMA_LOAD_MODE_MLOCK
-    assert MMAP_MLOCK == llama.C.LLAMA_LOAD_MODE_MMAP_MLOCK
+    assert (NONE, MMAP) == (backend.C.LLAMA_LOAD_MODE_NONE, backend.C.LLAMA_LOAD_MODE_MMAP)
+    assert MLOCK == backend.C.LLAMA_LOAD_MODE_MLOCK
+    assert MMAP_MLOCK == backend.C.LLAMA_LOAD_MODE_MMAP_MLOCK
 
 
 def test_layers_and_shares_reach_llama_cpp(log: Log) -> None:
@@ -490,21 +491,21 @@ CONTEXT_SETTINGS: list[tuple[dict[str, Any], str, object]] = [
     ({"n_batch": 8, "n_ubatch": 512}, "n_ubatch", 8),
     ({"n_threads": 3}, "n_threads", 3),
     ({"n_threads": 3}, "n_threads_batch", 3),
-    ({}, "n_threads", llama.default_threads()),
-    ({"flash_attn": "auto"}, "flash_attn_type", llama.C.LLAMA_FLASH_ATTN_TYPE_AUTO),
-    ({"flash_attn": "on"}, "flash_attn_type", llama.C.LLAMA_FLASH_ATTN_TYPE_ENABLED),
-    ({"flash_attn": "off"}, "flash_attn_type", llama.C.LLAMA_FLASH_ATTN_TYPE_DISABLED),
-    ({"kv_quant": "q8_0"}, "type_k", llama.C.GGML_TYPE_Q8_0),
-    ({"kv_quant": "q8_0"}, "type_v", llama.C.GGML_TYPE_Q8_0),
-    ({"kv_quant": "q8_0", "kv_quant_v": "f16"}, "type_k", llama.C.GGML_TYPE_Q8_0),
-    ({"kv_quant": "q8_0", "kv_quant_v": "f16"}, "type_v", llama.C.GGML_TYPE_F16),
+    ({}, "n_threads", backend.default_threads()),
+    ({"flash_attn": "auto"}, "flash_attn_type", backend.C.LLAMA_FLASH_ATTN_TYPE_AUTO),
+    ({"flash_attn": "on"}, "flash_attn_type", backend.C.LLAMA_FLASH_ATTN_TYPE_ENABLED),
+    ({"flash_attn": "off"}, "flash_attn_type", backend.C.LLAMA_FLASH_ATTN_TYPE_DISABLED),
+    ({"kv_quant": "q8_0"}, "type_k", backend.C.GGML_TYPE_Q8_0),
+    ({"kv_quant": "q8_0"}, "type_v", backend.C.GGML_TYPE_Q8_0),
+    ({"kv_quant": "q8_0", "kv_quant_v": "f16"}, "type_k", backend.C.GGML_TYPE_Q8_0),
+    ({"kv_quant": "q8_0", "kv_quant_v": "f16"}, "type_v", backend.C.GGML_TYPE_F16),
     ({"offload_kqv": False}, "offload_kqv", False),
     ({}, "offload_kqv", True),
-    ({}, "rope_scaling_type", llama.C.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED),
-    ({"rope_scaling": "none"}, "rope_scaling_type", llama.C.LLAMA_ROPE_SCALING_TYPE_NONE),
-    ({"rope_scaling": "linear"}, "rope_scaling_type", llama.C.LLAMA_ROPE_SCALING_TYPE_LINEAR),
-    ({"rope_scaling": "yarn"}, "rope_scaling_type", llama.C.LLAMA_ROPE_SCALING_TYPE_YARN),
-    ({"rope_scaling": "longrope"}, "rope_scaling_type", llama.C.LLAMA_ROPE_SCALING_TYPE_LONGROPE),
+    ({}, "rope_scaling_type", backend.C.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED),
+    ({"rope_scaling": "none"}, "rope_scaling_type", backend.C.LLAMA_ROPE_SCALING_TYPE_NONE),
+    ({"rope_scaling": "linear"}, "rope_scaling_type", backend.C.LLAMA_ROPE_SCALING_TYPE_LINEAR),
+    ({"rope_scaling": "yarn"}, "rope_scaling_type", backend.C.LLAMA_ROPE_SCALING_TYPE_YARN),
+    ({"rope_scaling": "longrope"}, "rope_scaling_type", backend.C.LLAMA_ROPE_SCALING_TYPE_LONGROPE),
     ({"rope_freq_base": 5e5}, "rope_freq_base", 5e5),
     ({"rope_freq_scale": 0.5}, "rope_freq_scale", 0.5),
     ({"yarn_ext_factor": 0.25}, "yarn_ext_factor", 0.25),
@@ -525,7 +526,7 @@ def context_params(
         seen.append(params)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llama.C, "llama_init_from_model", spy)
+        patch.setattr(backend.C, "llama_init_from_model", spy)
         with pytest.raises(ModelLoadError, match="no context of"):
             Context(model, config, n_ctx, n_cells)
     return seen[0]
@@ -561,7 +562,7 @@ def test_a_batch_has_room_for_all_slots(
 def test_every_kv_quant_is_llama_cpps() -> None:
     from gguf import GGMLQuantizationType
 
-    for name, number in llama.KV_TYPES.items():
+    for name, number in KV_TYPES.items():
         assert number == GGMLQuantizationType[name.upper()]
 
 
@@ -593,8 +594,8 @@ def test_the_log_keeps_errors_only(log: Log, caplog: pytest.LogCaptureFixture) -
 
 def emit(level: int, text: bytes) -> None:
     """Log as llama.cpp does, through the callback that it was given."""
-    callback, data = llama.C.llama_log_callback(), ctypes.c_void_p()
-    llama.C.llama_log_get(ctypes.byref(callback), ctypes.byref(data))
+    callback, data = backend.C.llama_log_callback(), ctypes.c_void_p()
+    backend.C.llama_log_get(ctypes.byref(callback), ctypes.byref(data))
     callback(level, text, None)
 
 
@@ -603,7 +604,7 @@ def test_gpu_memory_without_a_gpu() -> None:
 
 
 def test_gpu_memory_counts_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = [0, llama.DEVICE_GPU, 3, llama.DEVICE_IGPU]
+    kinds = [0, backend.DEVICE_GPU, 3, backend.DEVICE_IGPU]
 
     def count() -> int:
         return len(kinds)
@@ -648,7 +649,7 @@ def test_default_threads(
         monkeypatch.delattr("os.sched_getaffinity")
     else:
         monkeypatch.setattr("os.sched_getaffinity", affinity)
-    assert llama.default_threads() == threads
+    assert backend.default_threads() == threads
 
 
 def test_a_sampler_that_could_not_be_made() -> None:

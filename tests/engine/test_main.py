@@ -15,7 +15,7 @@ import pytest
 
 from server.config import EngineConfig
 from server.engine import llama, main
-from server.engine.llama import Context, Log, Model
+from server.engine.llama import Context, Log, Model, backend
 from server.engine.offload import ALL
 from server.errors import ContextLengthExceeded, InvalidRequest, ModelLoadError
 from server.ipc import (
@@ -243,7 +243,7 @@ def test_it_sends_nothing_while_idle(model_path: Path) -> None:
 @pytest.fixture(scope="module")
 def log() -> Iterator[Log]:
     yield llama.backend_init()
-    llama.C.llama_log_set(llama.C.llama_log_callback(), None)
+    backend.C.llama_log_set(backend.C.llama_log_callback(), None)
 
 
 @pytest.fixture(scope="module")

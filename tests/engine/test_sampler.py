@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Tokens
-from server.engine.llama import CANDIDATE, Chain, Logits
+from server.engine.llama import CANDIDATE, Chain, Logits, backend, samplers
 from server.engine.sampler import BLOCK, SEEDS, Sampler
 from server.engine.vocabulary import Vocabulary
 from server.sampling import SamplingParams
@@ -43,7 +43,7 @@ def raw(model_path: Path) -> Iterator[llama.RawVocabulary]:
     log = llama.backend_init()
     with llama.Model(str(model_path), EngineConfig(), 0, log, lambda _: None) as model:
         yield model.vocabulary
-    llama.C.llama_log_set(llama.C.llama_log_callback(), None)
+    backend.C.llama_log_set(backend.C.llama_log_callback(), None)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_each_parameter_has_an_effect(
 
 def reference(params: SamplingParams, vocabulary: Vocabulary, seed: int) -> Chain:
     """The whole chain as llama.cpp would have it, penalties and bias included."""
-    p, c = params, llama.C
+    p, c = params, backend.C
     bans = [(t, -np.inf) for t in ENDS] if p.ignore_eos else []
     bias = [*p.logit_bias, *bans]
     biases = (c.llama_logit_bias * max(1, len(bias)))(*(c.llama_logit_bias(*b) for b in bias))
@@ -147,15 +147,15 @@ def reference(params: SamplingParams, vocabulary: Vocabulary, seed: int) -> Chai
                 p.frequency_penalty,
                 p.presence_penalty,
             ),
-            llama.dry(vocabulary.raw.pointer, *dry, p.dry_sequence_breakers),
-            llama.top_n_sigma(p.top_n_sigma),
-            llama.top_k(p.top_k),
-            llama.typical(p.typical_p),
-            llama.top_p(p.top_p),
-            llama.min_p(p.min_p),
-            llama.xtc(p.xtc_probability, p.xtc_threshold, seed),
-            llama.dynamic_temperature(p.temperature, p.dynatemp_range, p.dynatemp_exponent),
-            llama.draw(seed),
+            samplers.dry(vocabulary.raw.pointer, *dry, p.dry_sequence_breakers),
+            samplers.top_n_sigma(p.top_n_sigma),
+            samplers.top_k(p.top_k),
+            samplers.typical(p.typical_p),
+            samplers.top_p(p.top_p),
+            samplers.min_p(p.min_p),
+            samplers.xtc(p.xtc_probability, p.xtc_threshold, seed),
+            samplers.dynamic_temperature(p.temperature, p.dynatemp_range, p.dynatemp_exponent),
+            samplers.draw(seed),
         ]
     )
     for token in PROMPT:
@@ -424,9 +424,9 @@ def test_dry_asks_for_no_absurd_window(last_n: int, monkeypatch: pytest.MonkeyPa
 
     def dry(*settings: Any) -> Any:
         windows.append(settings[4])
-        return llama.greedy()
+        return samplers.greedy()
 
-    monkeypatch.setattr("server.engine.llama.dry", dry)
+    monkeypatch.setattr("server.engine.llama.samplers.dry", dry)
     params = SamplingParams(dry_multiplier=1.0, dry_penalty_last_n=last_n)
     Sampler(params, Vocabulary(Made()), ids(PROMPT))
     assert len(PROMPT) <= windows[0] <= 2**20

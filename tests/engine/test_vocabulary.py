@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Tokens
+from server.engine.llama import backend
 from server.engine.vocabulary import Vocabulary
 from server.ipc import Text
 
@@ -24,7 +25,7 @@ def vocabulary(model_path: Path) -> Iterator[Vocabulary]:
     log = llama.backend_init()
     with llama.Model(str(model_path), EngineConfig(), 0, log, lambda _: None) as model:
         yield Vocabulary(model.vocabulary)
-    llama.C.llama_log_set(llama.C.llama_log_callback(), None)
+    backend.C.llama_log_set(backend.C.llama_log_callback(), None)
 
 
 def detokenize(vocabulary: Vocabulary, tokens: Tokens) -> bytes:

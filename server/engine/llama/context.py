@@ -1,0 +1,169 @@
+"""Context: the KV cells of a model and the forwards over them."""
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false, reportPrivateUsage=false
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
+
+import ctypes
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.config import EngineConfig
+from server.engine.batch import Batch
+from server.engine.llama.backend import C, default_threads
+from server.engine.llama.model import Model
+from server.errors import EngineError, ModelLoadError
+
+Logits = NDArray[np.float32]
+State = NDArray[np.uint8]
+
+KV_TYPES = {
+    "f32": C.GGML_TYPE_F32,
+    "f16": C.GGML_TYPE_F16,
+    "bf16": 30,
+    "q8_0": C.GGML_TYPE_Q8_0,
+    "q5_1": C.GGML_TYPE_Q5_1,
+    "q5_0": C.GGML_TYPE_Q5_0,
+    "q4_1": C.GGML_TYPE_Q4_1,
+    "q4_0": C.GGML_TYPE_Q4_0,
+    "iq4_nl": C.GGML_TYPE_IQ4_NL,
+}
+ROPE_SCALING = {None: -1, "none": 0, "linear": 1, "yarn": 2, "longrope": 3}
+FLASH_ATTN = {"auto": -1, "off": 0, "on": 1}
+
+
+class NoRoom(Exception):
+    """The KV cells do not hold the batch; nothing has changed."""
+
+
+class Context:
+    """The KV cells of a model and the forwards over them. For one thread at a time.
+
+    `n_ctx` is the context of one slot. Split layout: every slot has that many cells of its own;
+    unified: all slots share `n_cells`.
+    """
+
+    def __init__(self, model: Model, config: EngineConfig, n_ctx: int, n_cells: int | None):
+        params = C.llama_context_default_params()
+        # Less than a cell and a row for each slot aborts the process.
+        n_cells_all = n_ctx * config.n_slots if n_cells is None else n_cells
+        params.n_ctx = max(n_cells_all, config.n_slots)
+        params.n_batch = max(config.n_batch, config.n_slots)
+        params.n_ubatch = min(config.n_ubatch, config.n_batch)
+        params.n_seq_max = config.n_slots
+        params.kv_unified = n_cells is not None
+        params.n_threads = params.n_threads_batch = config.n_threads or default_threads()
+        params.flash_attn_type = FLASH_ATTN[config.flash_attn]
+        params.type_k = KV_TYPES[config.kv_quant]
+        params.type_v = KV_TYPES[config.kv_quant_v or config.kv_quant]
+        params.offload_kqv = config.offload_kqv
+        params.rope_scaling_type = ROPE_SCALING[config.rope_scaling]
+        params.rope_freq_base = config.rope_freq_base
+        params.rope_freq_scale = config.rope_freq_scale
+        params.yarn_ext_factor = config.yarn_ext_factor
+        params.yarn_attn_factor = config.yarn_attn_factor
+        params.yarn_beta_fast = config.yarn_beta_fast
+        params.yarn_beta_slow = config.yarn_beta_slow
+        params.yarn_orig_ctx = config.yarn_orig_ctx
+        params.no_perf = True
+        self._log = model.log
+        self.pointer: Any = C.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise ModelLoadError(
+                f"no context of {params.n_ctx} cells for {config.n_slots} slots: "
+                f"{self._log.reason()}"
+            )
+        self._memory: Any = C.llama_get_memory(self.pointer)
+        self.n_slots: int = config.n_slots
+        self.n_batch: int = C.llama_n_batch(self.pointer)
+        self.n_vocab: int = model.vocabulary.n_tokens
+        self.n_ctx: int = min(n_ctx, C.llama_n_ctx_seq(self.pointer))
+        self.n_cells: int = C.llama_n_ctx(self.pointer)
+        self._bound: tuple[Batch, Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the cells."""
+        if self.pointer:
+            C.llama_free(self.pointer)
+            self.pointer = None
+
+    def forward(self, batch: Batch) -> None:
+        """Compute the batch. Raises NoRoom, with nothing changed, or EngineError."""
+        assert 0 < batch.n_tokens <= self.n_batch
+        code = C.llama_decode(self.pointer, self._bind(batch))
+        if code == 1:
+            raise NoRoom(f"no cells for {batch.n_tokens} tokens")
+        if code:
+            raise EngineError(f"llama_decode returned {code}: {self._log.reason()}")
+
+    def logits(self, n_rows: int) -> Logits:
+        """The last forward's logits, [n_rows, n_vocab]; a view that the next forward overwrites."""
+        address = ctypes.cast(C.llama_get_logits(self.pointer), ctypes.c_void_p).value
+        assert address, "the last forward asked for no logits"
+        raw: Any = (ctypes.c_float * (n_rows * self.n_vocab)).from_address(address)
+        return np.frombuffer(raw, np.float32).reshape(n_rows, self.n_vocab)
+
+    def cells_of(self, slot: int) -> int:
+        """Tokens that a slot holds."""
+        return C.llama_memory_seq_pos_max(self._memory, slot) + 1
+
+    def trim(self, slot: int, n: int) -> bool:
+        """Keep a slot's first `n` tokens. False where the model cannot drop a part."""
+        assert 0 <= slot < self.n_slots
+        return C.llama_memory_seq_rm(self._memory, slot, n, -1)
+
+    def copy(self, source: int, target: int, n: int) -> None:
+        """Let an empty `target` share `source`'s first `n` tokens. Unified layout only."""
+        assert 0 <= source < self.n_slots
+        assert 0 <= target < self.n_slots
+        C.llama_memory_seq_cp(self._memory, source, target, 0, n)
+
+    def save(self, slot: int) -> State:
+        """A slot's cells as bytes."""
+        size = C.llama_state_seq_get_size(self.pointer, slot)
+        state = np.empty(size, np.uint8)
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        n = C.llama_state_seq_get_data(self.pointer, pointer, size, slot)
+        if n != size:
+            raise EngineError(f"slot {slot} gave {n} of {size} bytes: {self._log.reason()}")
+        return state
+
+    def restore(self, slot: int, state: State) -> None:
+        """Fill an empty slot from saved cells. Raises NoRoom."""
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        if not C.llama_state_seq_set_data(self.pointer, pointer, len(state), slot):
+            raise NoRoom(f"saved cells do not fit into slot {slot}: {self._log.reason()}")
+
+    def _bind(self, batch: Batch) -> Any:
+        """The C struct over the batch's arrays, made once."""
+        if self._bound is None or self._bound[0] is not batch:
+            self._bound = (batch, _Bound(batch))
+        bound = self._bound[1]
+        bound.struct.n_tokens = batch.n_tokens
+        return bound.struct
+
+
+class _Bound:
+    """A llama_batch whose arrays are those of a Batch; each token belongs to one slot."""
+
+    def __init__(self, batch: Batch):
+        capacity = len(batch.token)
+        step = batch.slot.itemsize
+        self._ones = np.ones(capacity, np.int32)
+        self._slots = batch.slot.ctypes.data + step * np.arange(capacity, dtype=np.uintp)
+        int32_p, int8_p = ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(ctypes.c_int8)
+        self.struct = C.llama_batch(
+            n_tokens=0,
+            token=batch.token.ctypes.data_as(int32_p),
+            pos=batch.pos.ctypes.data_as(int32_p),
+            n_seq_id=self._ones.ctypes.data_as(int32_p),
+            seq_id=self._slots.ctypes.data_as(ctypes.POINTER(int32_p)),
+            logits=batch.wants_logits.ctypes.data_as(int8_p),
+        )

@@ -1,0 +1,103 @@
+"""Model: an open GGUF."""
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false, reportPrivateUsage=false
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
+
+import ctypes
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Self
+
+from server.config import EngineConfig
+from server.engine.llama.backend import C, Log
+from server.engine.llama.vocabulary import RawVocabulary
+from server.errors import ModelLoadError
+
+SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
+LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
+"""(mmap, mlock) -> llama_load_mode."""
+
+
+class Model:
+    """An open GGUF. Raises ModelLoadError with llama.cpp's own reason."""
+
+    def __init__(
+        self,
+        path: str,
+        config: EngineConfig,
+        n_gpu_layers: int,
+        log: Log,
+        on_progress: Callable[[float], None],
+        sizes_only: bool = False,
+    ):
+        """With `sizes_only` no weights are read, and no context can be made."""
+        params = C.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.split_mode = SPLIT_MODES[config.split_mode]
+        params.main_gpu = config.main_gpu
+        params.load_mode = LOAD_MODES[config.mmap, config.mlock]
+        params.use_extra_bufts = config.use_extra_bufts
+        if sizes_only:
+            # Any other load mode aborts the process.
+            params.no_alloc, params.load_mode = True, LOAD_MODES[False, False]
+        self._split = (ctypes.c_float * C.llama_max_devices())(*config.tensor_split)
+        if config.tensor_split:
+            params.tensor_split = self._split
+
+        def progress(done: float, _data: Any) -> bool:
+            on_progress(done)
+            return True
+
+        self._progress = C.llama_progress_callback(progress)
+        params.progress_callback = self._progress
+        self.pointer: Any = C.llama_model_load_from_file(path.encode(), params)
+        if not self.pointer:
+            raise ModelLoadError(f"cannot load {path}: {log.reason()}")
+        self.log = log
+        self.n_gpu_layers = n_gpu_layers
+        self.vocabulary = RawVocabulary(self.pointer)
+        self.n_layer: int = C.llama_model_n_layer(self.pointer)
+        self.n_ctx_train: int = C.llama_model_n_ctx_train(self.pointer)
+        self.n_params: int = C.llama_model_n_params(self.pointer)
+        self.size_bytes: int = C.llama_model_size(self.pointer)
+        if not self.size_bytes:
+            self.close()
+            raise ModelLoadError(f"cannot serve {path}: it holds a vocabulary but no weights")
+        if not C.llama_model_has_decoder(self.pointer):
+            self.close()
+            raise ModelLoadError(f"cannot serve {path}: the model does not generate text")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the weights. Contexts must be closed before."""
+        if self.pointer:
+            C.llama_model_free(self.pointer)
+            self.pointer = None
+
+    @cached_property
+    def description(self) -> str:
+        """Architecture, size and quant, such as `llama 135M Q4_1`."""
+        buffer = ctypes.create_string_buffer(256)
+        C.llama_model_desc(self.pointer, buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
+
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template in the GGUF's metadata."""
+        found = C.llama_model_chat_template(self.pointer, None)
+        return found.decode(errors="replace") if found else None
+
+    def kv_bytes_per_token(self, bytes_k: float, bytes_v: float) -> int:
+        """Bytes of one token's K and V over all layers, for the given bytes per element.
+
+        An upper bound: layers with a sliding window or a recurrent state need less.
+        """
+        n_head: int = C.llama_model_n_head(self.pointer)
+        n_head_kv: int = C.llama_model_n_head_kv(self.pointer)
+        width = C.llama_model_n_embd(self.pointer) // max(n_head, 1) * n_head_kv
+        return int(self.n_layer * width * (bytes_k + bytes_v))
