@@ -9,6 +9,7 @@ Down go Commands, up go Messages. The promises:
 * One `Step` message carries the events of all sequences of one engine step.
 * A `Cancel` ends its request at the next step with `Finished(reason="cancelled")`, unless it has
   ended already.
+* Every `Ask` gets exactly one `Answer` or `Failed`. It takes no slot.
 """
 
 from dataclasses import dataclass
@@ -30,8 +31,27 @@ class Text:
     """Half-open character ranges that came from a client and are never control tokens."""
 
 
-Prompt = Text | tuple[int, ...]
+@dataclass(frozen=True, slots=True)
+class Infill:
+    """What is missing between two texts. Refused where the vocabulary has no tokens for it."""
+
+    prefix: str
+    suffix: str
+
+
+Prompt = Text | Infill | tuple[int, ...]
 """Text for the model's tokenizer, or token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What a whole answer must match. A worker refuses what it cannot enforce."""
+
+    syntax: Literal["json_schema", "regex", "gbnf", "lark"]
+    source: str
+    """A JSON schema as JSON, or a grammar's text."""
+    param: str = "response_format"
+    """The request field that errors about the grammar are reported for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +65,13 @@ class GenerateRequest:
     cache_prompt: bool = True
     prompt_param: str = "prompt"
     """The request field that errors about the prompt are reported for."""
+    grammar: Grammar | None = None
+    visible: tuple[str, ...] = ()
+    """Control tokens whose texts are part of the answer, for whoever parses it."""
+    logprobs: int | None = None
+    """How many of the best tokens to tell beside each token's own score; None: no scores."""
+    echo: bool = False
+    """Tell the prompt's tokens too, with scores if `logprobs` is set. `max_tokens` may be 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +100,59 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokenize:
+    """Which tokens a text has. Control tokens in it are recognised if `parse_special`.
+
+    With both flags set it is tokenized as a prompt is; only then `literal` counts, as in Text.
+    """
+
+    text: str
+    add_special: bool = True
+    parse_special: bool = True
+    literal: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detokenize:
+    """Which text these token ids are; control tokens are written out."""
+
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """The vectors of some inputs."""
+
+    inputs: tuple[Prompt, ...]
+    input_param: str = "input"
+    """The request field that errors about the inputs are reported for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """How well each document answers the query, for models trained to tell."""
+
+    query: str
+    documents: tuple[str, ...]
+
+
+Question = Tokenize | Detokenize | Embed | Rank
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Answer a question beside the running requests. `id` as in Submit, from the same count."""
+
+    id: int
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """End the process."""
 
 
-Command = Load | Submit | Cancel | Shutdown
+Command = Load | Submit | Ask | Cancel | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +173,8 @@ class ModelInfo:
     """Texts of the control tokens."""
     kv_layout: str
     n_gpu_layers: int
+    adds_bos: bool = False
+    pad: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +206,33 @@ class Accepted:
     n_prompt: int
 
 
+class TokenScore(NamedTuple):
+    """One token, and how likely the model found it: by its own distribution, before sampling."""
+
+    id: int
+    piece: bytes
+    """What it adds to the text; none for control tokens."""
+    logprob: float | None
+    """Natural logarithm; None where it was not asked for, and for a prompt's first token."""
+    top: tuple[tuple[int, bytes, float], ...] = ()
+    """The best tokens in its place, best first: id, piece, logprob."""
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """The prompt's tokens, if asked for. Comes after Accepted and before any Delta."""
+
+    id: int
+    tokens: tuple[TokenScore, ...]
+
+
 class Delta(NamedTuple):
-    """New text of request `id`, from `n_tokens` more tokens."""
+    """New text of request `id`, from `n_tokens` more tokens; their scores if asked for."""
 
     id: int
     text: str
     n_tokens: int
+    scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +247,49 @@ class Finished:
     n_prompt: int
     n_cached: int
     n_completion: int
+    scores: tuple[TokenScore, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """The answer to Tokenize: ids, and what each adds to a text, control tokens written out."""
+
+    tokens: tuple[int, ...]
+    pieces: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Detokenized:
+    """The answer to Detokenize."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The answer to Embed: for each input a vector, L2-normalised, as little-endian float32."""
+
+    vectors: tuple[bytes, ...]
+    n_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The answer to Rank: for each document a score, higher is better."""
+
+    scores: tuple[float, ...]
+    n_tokens: tuple[int, ...]
+
+
+Reply = Tokenized | Detokenized | Embedded | Ranked
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to an Ask."""
+
+    id: int
+    reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +300,7 @@ class Failed:
     error: CorralError
 
 
-Event = Accepted | Delta | Finished | Failed
+Event = Accepted | Echo | Delta | Finished | Failed | Answer
 
 
 class Step(NamedTuple):

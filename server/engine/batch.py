@@ -12,7 +12,7 @@ class Batch:
     """Up to `capacity` tokens of several slots, in the order they were added.
 
     Each array has `capacity` entries, of which the first `n_tokens` count. A row is a token
-    whose logits are wanted; `rows` lists their slots in the order in which the logits come back.
+    whose logits are wanted; they come back in the same order.
     """
 
     def __init__(self, capacity: int):
@@ -21,7 +21,7 @@ class Batch:
         self.slot = np.zeros(capacity, np.int32)
         self.wants_logits = np.zeros(capacity, np.int8)
         self.n_tokens = 0
-        self.rows: list[int] = []
+        self.n_rows = 0
         self._count = np.arange(capacity, dtype=np.int32)
 
     @property
@@ -32,10 +32,10 @@ class Batch:
     def clear(self) -> None:
         """Start anew."""
         self.n_tokens = 0
-        self.rows.clear()
+        self.n_rows = 0
 
-    def add(self, slot: int, tokens: Tokens | Ids[int], pos: int, logits: bool) -> None:
-        """Add a span of `slot` that starts at position `pos`; `logits` of its last token."""
+    def add(self, slot: int, tokens: Tokens | Ids[int], pos: int, n_rows: int) -> None:
+        """Add a span of `slot` that starts at position `pos`; its last `n_rows` are rows."""
         n = len(tokens)
         start, end = self.n_tokens, self.n_tokens + n
         # llama.cpp aborts the process on a larger batch.
@@ -45,7 +45,7 @@ class Batch:
         self.pos[start:end] += pos
         self.slot[start:end] = slot
         self.wants_logits[start:end] = 0
-        if logits:
-            self.wants_logits[end - 1] = 1
-            self.rows.append(slot)
+        if n_rows:
+            self.wants_logits[end - n_rows : end] = 1
+            self.n_rows += n_rows
         self.n_tokens = end

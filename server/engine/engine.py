@@ -9,10 +9,11 @@ from server.engine.batch import Batch
 from server.engine.kv import Cells, KVCells
 from server.engine.llama import Logits, NoRoom
 from server.engine.scheduler import Scheduler, Span
+from server.engine.scores import score
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
 from server.errors import CorralError, EngineError
-from server.ipc import Accepted, Delta, Event, Failed, Finished, FinishReason
+from server.ipc import Accepted, Delta, Echo, Event, Failed, Finished, FinishReason
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +71,10 @@ class Engine:
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
         self._emit([Accepted(sequence.id, sequence.n_prompt)])
-        if sequence.max_tokens:
+        if sequence.max_tokens or sequence.wants_all_logits:
             self.scheduler.add(sequence)
         else:
-            self._emit([self._finished(sequence, "length")])
+            self._emit([*self._echo(sequence), self._finished(sequence, "length")])
 
     def cancel(self, id: int) -> None:
         """End a request whose client has gone; nothing happens if it has ended."""
@@ -129,14 +130,40 @@ class Engine:
         """Forward the spans, sample where a sequence's end is reached, send what comes of it."""
         # A group before this one may have sent some back to waiting.
         spans = self._forward([span for span in spans if span.sequence.slot is not None])
+        n_rows = self._batch.n_rows
+        if not spans or not n_rows:
+            for span in spans:
+                span.sequence.n_cached += span.n
+            return
+        logits = self._context.logits(n_rows)
         ready = [span.sequence for span in spans if span.reaches_end]
+        if n_rows > len(ready):
+            logits = self._score_prompts(spans, logits)
         for span in spans:
             span.sequence.n_cached += span.n
         if not ready:
             return
-        tokens = self._sample(ready)
-        events = (self._advance(s, token) for s, token in zip(ready, tokens, strict=True))
-        self._emit([event for event in events if event is not None])
+        events: list[Event] = []
+        for sequence, token in zip(ready, self._sample(ready, logits), strict=True):
+            events += self._advance(sequence, token)
+        self._emit(events)
+
+    def _score_prompts(self, spans: list[Span], logits: Logits) -> Logits:
+        """Score the prompt tokens that follow rows; returns the rows after which one samples."""
+        last: list[int] = []
+        row = 0
+        for span in spans:
+            s, n_rows = span.sequence, span.n_rows
+            if s.wants_all_logits and s.echo is not None:
+                following = s.prompt[s.n_cached + 1 : s.n_cached + 1 + span.n].tolist()
+                s.echo += [
+                    score(logits[row + i], token, s.n_top or 0, self._vocabulary)
+                    for i, token in enumerate(following)
+                ]
+            row += n_rows
+            if span.reaches_end:
+                last.append(row - 1)
+        return logits[last]
 
     def _forward(self, spans: list[Span]) -> list[Span]:
         """Compute the spans; those of sequences that had to make room are left out."""
@@ -146,7 +173,7 @@ class Engine:
                 s = span.sequence
                 assert s.slot is not None
                 tokens = s.tokens[s.n_cached : s.n_cached + span.n]
-                self._batch.add(s.slot, tokens, s.n_cached, span.reaches_end)
+                self._batch.add(s.slot, tokens, s.n_cached, span.n_rows)
             try:
                 self._context.forward(self._batch)
             except NoRoom as error:
@@ -174,33 +201,61 @@ class Engine:
             self.scheduler.remove(span.sequence, keep=False)
             self._emit([Failed(span.sequence.id, error)])
 
-    def _sample(self, sequences: list[Sequence]) -> list[int]:
-        """The next token of each sequence, whose logits are the last forward's rows."""
-        logits = self._context.logits(len(sequences))
-        if all(s.sampler.plain for s in sequences):
+    def _sample(self, sequences: list[Sequence], logits: Logits) -> list[int]:
+        """The next token of each sequence; `logits` has a row for each."""
+        if all(s.sampler.plain and s.scores is None for s in sequences):
             best: list[int] = logits.argmax(axis=1).tolist()
             return best
-        return [s.sampler.sample(row, s.tokens) for s, row in zip(sequences, logits, strict=True)]
+        return [self._sample_one(s, row) for s, row in zip(sequences, logits, strict=True)]
 
-    def _advance(self, sequence: Sequence, token: int) -> Event | None:
+    def _sample_one(self, sequence: Sequence, row: Logits) -> int:
+        scores = sequence.scores
+        if scores is None:
+            return sequence.sampler.sample(row, sequence.tokens)
+        # Sampling changes the row, and scores are of what the model said.
+        token = sequence.sampler.sample(row.copy(), sequence.tokens)
+        scores.add(score(row, token, sequence.n_top or 0, self._vocabulary))
+        return token
+
+    def _advance(self, sequence: Sequence, token: int) -> list[Event]:
         """Take the sampled token: a delta, the end, or nothing that can be sent yet."""
+        if sequence.echo is not None:
+            return self._begin(sequence, token)
         sequence.append(token)
         if token in self._vocabulary.end_set:
             return self._end(sequence, "stop", sequence.detokenizer.finish())
         detokenizer = sequence.detokenizer
-        text = detokenizer.push(self._vocabulary.piece(token))
+        text = detokenizer.push(sequence.piece(token))
         if detokenizer.stopped:
             return self._end(sequence, "stop", text)
         if sequence.is_full:
             text += detokenizer.finish()
             return self._end(sequence, "stop" if detokenizer.stopped else "length", text)
-        return Delta(sequence.id, text, sequence.take_unsent()) if text else None
+        if not text:
+            return []
+        scores = sequence.scores.take(text) if sequence.scores else ()
+        return [Delta(sequence.id, text, sequence.take_unsent(), scores)]
 
-    def _end(self, sequence: Sequence, reason: FinishReason, text: str) -> Event:
+    def _begin(self, sequence: Sequence, token: int) -> list[Event]:
+        """Tell the prompt before the first token of the answer, if there is to be one."""
+        echo = self._echo(sequence)
+        if sequence.max_tokens:
+            return echo + self._advance(sequence, token)
         self.scheduler.remove(sequence, keep=sequence.cache_prompt)
-        return self._finished(sequence, reason, text)
+        return [*echo, self._finished(sequence, "length")]
+
+    def _echo(self, sequence: Sequence) -> list[Event]:
+        """The prompt's tokens, once, if they were asked for."""
+        echo, sequence.echo = sequence.echo, None
+        return [] if echo is None else [Echo(sequence.id, tuple(echo))]
+
+    def _end(self, sequence: Sequence, reason: FinishReason, text: str) -> list[Event]:
+        self.scheduler.remove(sequence, keep=sequence.cache_prompt)
+        return [self._finished(sequence, reason, text)]
 
     def _finished(self, sequence: Sequence, reason: FinishReason, text: str = "") -> Finished:
+        scores = sequence.scores
+        stopped = sequence.detokenizer.stopped
         return Finished(
             id=sequence.id,
             text=text,
@@ -209,6 +264,7 @@ class Engine:
             n_prompt=sequence.n_prompt,
             n_cached=sequence.n_reused,
             n_completion=sequence.n_completion,
+            scores=scores.finish(text, stopped) if scores else (),
         )
 
 

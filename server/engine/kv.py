@@ -104,7 +104,7 @@ class KVCells:
 
     def match(self, sequence: Sequence) -> Match:
         """The longest known prefix of a sequence that has no slot yet."""
-        if not sequence.cache_prompt or sequence.parked is not None:
+        if not sequence.cache_prompt or sequence.wants_all_logits or sequence.parked is not None:
             return Match(0, None, wait=False)
         best: tuple[int, bool, int] = (MIN_REUSE - 1, False, 0)
         holder, soon = None, 0

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, assert_never
 
 import psutil
 
@@ -31,10 +31,14 @@ from server.engine.layout import KV_BYTES, Layout, choose_flash_attn, choose_lay
 from server.engine.offload import choose_gpu_layers
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
-from server.errors import CorralError
+from server.errors import CorralError, InvalidRequest
 from server.ipc import (
+    Answer,
+    Ask,
     Cancel,
     Command,
+    Detokenize,
+    Detokenized,
     Event,
     Failed,
     Load,
@@ -46,11 +50,15 @@ from server.ipc import (
     Shutdown,
     Step,
     Submit,
+    Text,
+    Tokenize,
+    Tokenized,
 )
 
 log = logging.getLogger(__name__)
 
-Inbox = SimpleQueue[Sequence | Cancel | Failed | Shutdown]
+Inbox = SimpleQueue[Sequence | Ask | Cancel | Answer | Failed | Shutdown]
+Commands = SimpleQueue[Submit | Ask | Cancel | Shutdown]
 
 CHECK_AFTER_S = 0.5
 """Seconds of idleness before slots and cells are counted."""
@@ -117,7 +125,7 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
 def serve(pipe: Connection, loaded: Loaded) -> None:
     """Say that the model is ready, and answer until told to stop."""
     inbox: Inbox = SimpleQueue()
-    commands: SimpleQueue[Submit | Cancel | Shutdown] = SimpleQueue()
+    commands: Commands = SimpleQueue()
     vocabulary, n_ctx = loaded.vocabulary, loaded.info.n_ctx
     for target, args in (
         (_receive, (pipe, commands)),
@@ -150,13 +158,15 @@ def run(engine: Engine, inbox: Inbox, outbox: "_Outbox") -> None:
                 engine.add(command)
             case Cancel(id=id):
                 engine.cancel(id)
-            case Failed():
+            case Ask(id=id):
+                outbox.put([Failed(id, InvalidRequest("this model gives no embeddings"))])
+            case Answer() | Failed():
                 outbox.put([command])
             case Shutdown():
                 return
 
 
-def _receive(pipe: Connection, commands: "SimpleQueue[Submit | Cancel | Shutdown]") -> None:
+def _receive(pipe: Connection, commands: Commands) -> None:
     """Empty the pipe, so that the server never waits for us, until the server ends."""
     while True:
         try:
@@ -169,7 +179,7 @@ def _receive(pipe: Connection, commands: "SimpleQueue[Submit | Cancel | Shutdown
 
 
 def _prepare(
-    commands: "SimpleQueue[Submit | Cancel | Shutdown]",
+    commands: Commands,
     inbox: Inbox,
     vocabulary: Vocabulary,
     n_ctx: int,
@@ -177,13 +187,35 @@ def _prepare(
     """Tokenize and check what comes, beside the engine: a long text takes a while."""
     while True:
         command = commands.get()
-        if isinstance(command, Submit):
-            try:
-                inbox.put(Sequence(command.id, command.request, vocabulary, n_ctx))
-            except CorralError as error:
-                inbox.put(Failed(command.id, error))
-        else:
-            inbox.put(command)
+        try:
+            match command:
+                case Submit(id=id, request=request):
+                    inbox.put(Sequence(id, request, vocabulary, n_ctx))
+                case Ask(id=id, question=Tokenize() | Detokenize() as question):
+                    inbox.put(Answer(id, _look_up(question, vocabulary)))
+                case Ask() | Cancel() | Shutdown():
+                    inbox.put(command)
+                case _:
+                    assert_never(command)
+        except CorralError as error:
+            assert isinstance(command, Submit | Ask)
+            inbox.put(Failed(command.id, error))
+
+
+def _look_up(question: Tokenize | Detokenize, vocabulary: Vocabulary) -> Tokenized | Detokenized:
+    """Answer from the vocabulary alone. Raises InvalidRequest."""
+    if isinstance(question, Detokenize):
+        vocabulary.check("tokens", question.tokens)
+        text = b"".join(vocabulary.spell(question.tokens)).decode(errors="replace")
+        return Detokenized(text)
+    if question.add_special and question.parse_special:
+        tokens = vocabulary.tokenize(Text(question.text, question.literal))
+    else:
+        tokens = vocabulary.raw.tokenize(
+            question.text, question.add_special, question.parse_special
+        )
+    ids = tuple(tokens.tolist())
+    return Tokenized(ids, vocabulary.spell(ids))
 
 
 def _or_die(target: Callable[..., None]) -> Callable[..., None]:
@@ -273,7 +305,7 @@ def _has_amx() -> bool:
 def warm_up(context: llama.Context) -> bool:
     """Decode two tokens, which finds miscompiled kernels; whether slots can be trimmed."""
     batch = Batch(context.n_batch)
-    batch.add(0, [0, 0][: context.n_batch], 0, logits=True)
+    batch.add(0, [0, 0][: context.n_batch], 0, n_rows=1)
     started = time.monotonic()
     context.forward(batch)
     log.debug("warm-up took %.0f ms", 1000 * (time.monotonic() - started))
@@ -299,6 +331,8 @@ def _info(
         special=tuple(vocabulary.special),
         kv_layout=layout.name,
         n_gpu_layers=model.n_gpu_layers,
+        adds_bos=vocabulary.raw.adds_bos,
+        pad=vocabulary.pad,
     )
 
 

@@ -120,7 +120,7 @@ class Sampler:
         self._adjust(logits, tokens)
         if self._chain is None:
             return int(logits.argmax())
-        return self._chain.pick(_candidates(logits, self._k))
+        return self._chain.pick(candidates(logits, self._k))
 
     def _adjust(self, logits: Logits, tokens: Tokens) -> None:
         """Apply bias, bans and penalties."""
@@ -155,7 +155,7 @@ def _chain(params: SamplingParams, vocabulary: Vocabulary, prompt: Tokens) -> Ch
     return chain
 
 
-def _candidates(logits: Logits, k: int) -> NDArray[Any]:
+def candidates(logits: Logits, k: int) -> NDArray[Any]:
     """The k best tokens of a row and whatever equals the worst of them, in the order of ids.
 
     The k-th best of the blocks' maxima cannot be better than the k-th best of all: what is below

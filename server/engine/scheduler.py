@@ -8,6 +8,9 @@ from server.engine.kv import KVCells, Match
 from server.engine.llama import NoRoom
 from server.engine.sequence import Sequence
 
+MAX_ROWS = 64
+"""Logits of one prompt in a step: each row is a whole vocabulary wide."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -20,6 +23,11 @@ class Span:
     def reaches_end(self) -> bool:
         """Whether the next token can be sampled after it."""
         return self.n == self.sequence.n_pending
+
+    @property
+    def n_rows(self) -> int:
+        """Tokens at its end whose logits are wanted."""
+        return self.n if self.sequence.wants_all_logits else int(self.reaches_end)
 
 
 class Scheduler:
@@ -94,6 +102,8 @@ class Scheduler:
         spans: list[Span] = []
         for sequence in self.running:
             n = min(sequence.n_pending, budget)
+            if sequence.wants_all_logits:
+                n = min(n, MAX_ROWS)
             if sequence.n_pending > 1 and n > 0:
                 spans.append(Span(sequence, n))
                 budget -= n

@@ -6,9 +6,10 @@ from server.engine.batch import Tokens
 from server.engine.detokenizer import Detokenizer
 from server.engine.llama import State
 from server.engine.sampler import Sampler
+from server.engine.scores import ScoreQueue, unscored
 from server.engine.vocabulary import Vocabulary
 from server.errors import ContextLengthExceeded, InvalidRequest
-from server.ipc import GenerateRequest, Text
+from server.ipc import GenerateRequest, Infill, Text, TokenScore
 
 
 class Sequence:
@@ -21,7 +22,7 @@ class Sequence:
 
     def __init__(self, id: int, request: GenerateRequest, vocabulary: Vocabulary, n_ctx: int):
         prompt = _read_prompt(request, vocabulary, n_ctx)
-        _check_ids("logit_bias", [t for t, _ in request.sampling.logit_bias], vocabulary)
+        vocabulary.check("logit_bias", [t for t, _ in request.sampling.logit_bias])
         self.id = id
         self.n_prompt = len(prompt)
         room = n_ctx - self.n_prompt
@@ -40,6 +41,20 @@ class Sequence:
         self.detokenizer = Detokenizer(request.stop)
         self.n_unsent = 0
         """Generated tokens that no event has counted yet."""
+        self.n_top = request.logprobs
+        """How many of the best tokens a score names; None: nobody wants scores."""
+        self.scores = None if self.n_top is None else ScoreQueue(bool(request.stop))
+        self.echo: list[TokenScore] | None = None
+        """The prompt's tokens that are still to be told, complete when all are forwarded."""
+        if request.echo:
+            n_known = 1 if self.scores else self.n_prompt
+            self.echo = [unscored(token, vocabulary) for token in prompt[:n_known].tolist()]
+        self._vocabulary = vocabulary
+        self._visible = {
+            vocabulary.special[text]: text.encode()
+            for text in request.visible
+            if text in vocabulary.special
+        }
 
     @property
     def tokens(self) -> Tokens:
@@ -67,6 +82,17 @@ class Sequence:
         return self.n_tokens - self.n_prompt
 
     @property
+    def wants_all_logits(self) -> bool:
+        """Its prompt is being scored, so every token of it must be forwarded."""
+        return self.echo is not None and len(self.echo) < self.n_prompt
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token adds to this answer."""
+        if self._visible and token in self._visible:
+            return self._visible[token]
+        return self._vocabulary.piece(token)
+
+    @property
     def is_full(self) -> bool:
         """No more tokens were asked for, or fit."""
         return self.n_completion >= self.max_tokens
@@ -86,26 +112,20 @@ class Sequence:
 def _read_prompt(request: GenerateRequest, vocabulary: Vocabulary, n_ctx: int) -> Tokens:
     """The prompt's token ids. Raises InvalidRequest or ContextLengthExceeded."""
     param = request.prompt_param
-    if isinstance(request.prompt, Text):
-        tokens = vocabulary.tokenize(request.prompt)
-    else:
-        _check_ids(param, request.prompt, vocabulary)
-        tokens = np.array(request.prompt, np.int32)
+    match request.prompt:
+        case Text() as text:
+            tokens = vocabulary.tokenize(text)
+        case Infill() as infill:
+            tokens = vocabulary.infill(infill)
+        case tuple() as ids:
+            vocabulary.check(param, ids)
+            tokens = np.array(ids, np.int32)
     if not len(tokens):
         raise InvalidRequest("the prompt is empty, and the model has no token to begin with", param)
-    if len(tokens) >= n_ctx:
+    if len(tokens) > n_ctx or (len(tokens) == n_ctx and request.max_tokens != 0):
         raise ContextLengthExceeded(
             f"prompt of {len(tokens):,} tokens, context of {n_ctx:,}: at least one token must "
             "remain for the answer",
             param,
         )
     return tokens
-
-
-def _check_ids(param: str, ids: tuple[int, ...] | list[int], vocabulary: Vocabulary) -> None:
-    """llama.cpp reads past its arrays for ids that are not in the vocabulary."""
-    for token in ids:
-        if not 0 <= token < vocabulary.n_tokens:
-            raise InvalidRequest(
-                f"token {token} is not in the vocabulary of {vocabulary.n_tokens:,}", param
-            )

@@ -2,14 +2,16 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Ids
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from server.engine.batch import Tokens
-from server.ipc import Text
+from server.errors import InvalidRequest
+from server.ipc import Infill, Text
 
 
 class Tokenizer(Protocol):
@@ -18,14 +20,17 @@ class Tokenizer(Protocol):
     n_tokens: int
     bos: int
     eos: int
+    pad: int
     adds_bos: bool
 
     @property
     def pointer(self) -> Any: ...
     def is_end(self, token: int) -> bool: ...
     def is_control(self, token: int) -> bool: ...
+    @property
+    def fim(self) -> tuple[int, int, int] | None: ...
     def text(self, token: int) -> str: ...
-    def piece(self, token: int) -> bytes: ...
+    def piece(self, token: int, special: bool = False) -> bytes: ...
     def tokenize(self, text: str, add_special: bool, parse_special: bool) -> Tokens: ...
 
 
@@ -37,6 +42,7 @@ class Vocabulary:
         self.n_tokens = raw.n_tokens
         self.bos = raw.text(raw.bos)
         self.eos = raw.text(raw.eos)
+        self.pad = raw.text(raw.pad)
         self._pieces: list[bytes | None] = [None] * raw.n_tokens
 
     @cached_property
@@ -61,6 +67,32 @@ class Vocabulary:
         if known is None:
             known = self._pieces[token] = self.raw.piece(token)
         return known
+
+    def check(self, param: str, ids: Iterable[int]) -> None:
+        """Raises InvalidRequest where an id is none of ours: llama.cpp reads past its arrays."""
+        for token in ids:
+            if not 0 <= token < self.n_tokens:
+                raise InvalidRequest(
+                    f"{param}: token {token} is not in the vocabulary of {self.n_tokens:,}", param
+                )
+
+    def spell(self, tokens: Ids[int]) -> tuple[bytes, ...]:
+        """What each token is in a text, control tokens written out."""
+        return tuple(self.raw.piece(token, special=True) for token in tokens)
+
+    def infill(self, prompt: Infill) -> Tokens:
+        """Token ids that ask for what is missing between two texts. Raises InvalidRequest."""
+        if self.raw.fim is None:
+            raise InvalidRequest(
+                "suffix: the model has no tokens for filling in the middle", param="suffix"
+            )
+        bos = [self.raw.bos] if self.raw.adds_bos else []
+        before, after, middle = self.raw.fim
+        prefix, suffix = (
+            self.raw.tokenize(text, add_special=False, parse_special=False)
+            for text in (prompt.prefix, prompt.suffix)
+        )
+        return np.concatenate([[*bos, before], prefix, [after], suffix, [middle]]).astype(np.int32)
 
     def tokenize(self, prompt: Text) -> Tokens:
         """Token ids of a text, with one BOS where the model wants one.

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import assert_never
 
 from server.errors import CorralError
-from server.ipc import Accepted, Delta, Event, Failed, Finished
+from server.ipc import Accepted, Answer, Delta, Echo, Event, Failed, Finished
 
 
 class Generation:
@@ -28,7 +28,12 @@ class Generation:
         if isinstance(event, Delta) and self._events:
             last = self._events[-1]
             if isinstance(last, Delta):
-                event = Delta(event.id, last.text + event.text, last.n_tokens + event.n_tokens)
+                event = Delta(
+                    event.id,
+                    last.text + event.text,
+                    last.n_tokens + event.n_tokens,
+                    last.scores + event.scores,
+                )
                 self._events.pop()
         self._ended = self._ended or isinstance(event, Finished | Failed)
         self._events.append(event)
@@ -52,15 +57,15 @@ class Generation:
                 return event
             case Failed(error=error):
                 raise error
-            case Delta() | Finished() as event:
+            case Delta() | Echo() | Finished() | Answer() as event:
                 raise AssertionError(f"the worker sent {event} before Accepted")
 
-    async def __aiter__(self) -> AsyncIterator[Delta | Finished]:
-        """The events after `accepted`: deltas, and last a Finished. Raises the worker's error."""
+    async def __aiter__(self) -> AsyncIterator[Echo | Delta | Finished]:
+        """The events after `accepted`, of which Finished is the last. Raises the worker's error."""
         while True:
             event = await self._next()
             match event:
-                case Delta():
+                case Delta() | Echo():
                     yield event
                 case Finished():
                     yield event
@@ -69,6 +74,8 @@ class Generation:
                     raise error
                 case Accepted():
                     raise AssertionError("the worker accepted a request twice")
+                case Answer():
+                    raise AssertionError("the worker answered a question that was not asked")
                 case _:
                     assert_never(event)
 

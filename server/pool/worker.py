@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 from multiprocessing.connection import Connection
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from server.config import ModelConfig
 from server.errors import CorralError, ModelLoadError, QueueFull, Unavailable, WorkerDied
 from server.ipc import (
+    Answer,
+    Ask,
     Cancel,
     Command,
     Failed,
@@ -24,7 +26,9 @@ from server.ipc import (
     Loading,
     Message,
     ModelInfo,
+    Question,
     Ready,
+    Reply,
     Shutdown,
     Step,
     Submit,
@@ -33,6 +37,8 @@ from server.pool.generation import Generation
 from server.pool.suspects import Suspects
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Reply)
 
 COMMAND = (sys.executable, "-m", "server.engine.main")
 """What starts a worker; the number of its end of the pipe is appended."""
@@ -62,6 +68,7 @@ class Worker:
         self._log_level = log_level
         self._info: ModelInfo | None = None
         self._open: dict[int, tuple[Generation, GenerateRequest]] = {}
+        self._asked: dict[int, asyncio.Future[Reply]] = {}
         self._next_id = 0
         self._closing = False
         self._loaded: asyncio.Future[ModelInfo] = asyncio.get_running_loop().create_future()
@@ -127,12 +134,36 @@ class Worker:
                 retry_after=2.0,
             )
         self._suspects.check(request)
-        id = self._next_id
-        self._next_id += 1
+        id = self._take_id()
         generation = Generation(lambda: self._cancel(id))
         self._open[id] = (generation, request)
         self._send(Submit(id, request))
         return generation
+
+    async def ask(self, question: Question, reply: type[R]) -> R:
+        """Ask beside the running requests. Raises what the worker says of the question.
+
+        Being cancelled, it tells the worker not to go on.
+        """
+        if not self.alive:
+            raise Unavailable(f"model {self.model} is not loaded", retry_after=1.0)
+        id = self._take_id()
+        answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._asked[id] = answered
+        self._send(Ask(id, question))
+        try:
+            answer = await answered
+        except asyncio.CancelledError:
+            self._send(Cancel(id))
+            raise
+        finally:
+            self._asked.pop(id, None)
+        assert isinstance(answer, reply)
+        return answer
+
+    def _take_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
 
     async def close(self) -> None:
         """End the process, by force after a while. Open generations fail as Unavailable."""
@@ -183,15 +214,29 @@ class Worker:
     def _dispatch(self, step: Step) -> None:
         self.n_running, self.n_waiting = step.n_running, step.n_waiting
         for event in step.events:
+            if event.id in self._asked:
+                assert isinstance(event, Answer | Failed)
+                self._reply(event)
+                continue
             entry = self._open.get(event.id)
             if entry is None:
                 continue  # cancelled meanwhile
             generation, request = entry
+            assert not isinstance(event, Answer)
             if isinstance(event, Finished | Failed):
                 self.n_finished += 1
                 del self._open[event.id]
                 self._suspects.clear(request)
             generation.push(event)
+
+    def _reply(self, event: Answer | Failed) -> None:
+        answered = self._asked[event.id]
+        if answered.done():
+            return
+        if isinstance(event, Failed):
+            answered.set_exception(event.error)
+        else:
+            answered.set_result(event.reply)
 
     async def _reap(self) -> None:
         """The pipe is at its end: wait for the process and tell whoever depends on it."""
@@ -218,6 +263,9 @@ class Worker:
         opened, self._open = self._open, {}
         for generation, _ in opened.values():
             generation.fail(error)
+        for answered in self._asked.values():
+            if not answered.done():
+                answered.set_exception(error)
 
 
 def _signal_name(number: int) -> str:

@@ -29,6 +29,8 @@ class FakeTokenizer:
     n_tokens = N_VOCAB
     bos = -1
     eos = END
+    pad = -1
+    fim = None
     adds_bos = False
     pointer = None
 
@@ -41,7 +43,8 @@ class FakeTokenizer:
     def text(self, token: int) -> str:
         return chr(32 + token) if token > 0 else ""
 
-    def piece(self, token: int) -> bytes:
+    def piece(self, token: int, special: bool = False) -> bytes:
+        del special
         return b"" if token == END else chr(32 + token).encode()
 
     def tokenize(self, text: str, add_special: bool, parse_special: bool) -> Tokens:
@@ -171,7 +174,12 @@ class Bench:
         cache_prompt: bool = True,
     ) -> Sequence:
         """Queue a request."""
-        request = GenerateRequest(tuple(prompt), sampling, max_tokens, stop, cache_prompt)
+        return self.add(
+            id, GenerateRequest(tuple(prompt), sampling, max_tokens, stop, cache_prompt)
+        )
+
+    def add(self, id: int, request: GenerateRequest) -> Sequence:
+        """Queue a request as it is."""
         sequence = Sequence(id, request, self.vocabulary, self.context.n_ctx)
         self.engine.add(sequence)
         return sequence

@@ -9,14 +9,14 @@ from server.engine.batch import Batch
 
 CAPACITY = 16
 
-Span = tuple[int, list[int], int, bool]
+Span = tuple[int, list[int], int, int]
 
 SPANS = st.lists(
     st.tuples(
         st.integers(0, 255),
         st.lists(st.integers(0, 50_000), min_size=1, max_size=6),
         st.integers(0, 8000),
-        st.booleans(),
+        st.integers(0, 6),
     ),
     max_size=4,
 )
@@ -34,23 +34,22 @@ def test_tokens_in_the_order_they_were_added(rounds: list[list[Span]]) -> None:
     for spans in rounds:
         batch.clear()
         wanted: list[tuple[int, int, int, int]] = []
-        rows: list[int] = []
-        for slot, tokens, pos, logits in spans:
+        for slot, tokens, pos, n_rows in spans:
+            n_rows = min(n_rows, len(tokens))
             if len(tokens) > batch.room:
                 continue
-            batch.add(slot, np.array(tokens, np.int32), pos, logits)
-            last = len(tokens) - 1
-            wanted += [(t, pos + i, slot, logits and i == last) for i, t in enumerate(tokens)]
-            rows += [slot] * logits
+            batch.add(slot, np.array(tokens, np.int32), pos, n_rows)
+            first = len(tokens) - n_rows
+            wanted += [(t, pos + i, slot, i >= first) for i, t in enumerate(tokens)]
         assert content(batch) == wanted
-        assert batch.rows == rows
+        assert batch.n_rows == sum(row for *_, row in wanted)
         assert batch.room == CAPACITY - len(wanted)
 
 
 @pytest.mark.parametrize("n", [0, 3])
 def test_what_llama_cpp_would_abort_on_is_refused(n: int) -> None:
     batch = Batch(4)
-    batch.add(0, [1, 2], 0, logits=False)
+    batch.add(0, [1, 2], 0, n_rows=0)
     with pytest.raises(AssertionError, match=f"span of {n} tokens, room for 2"):
-        batch.add(1, [7] * n, 0, logits=True)
-    assert (batch.n_tokens, batch.rows) == (2, [])
+        batch.add(1, [7] * n, 0, n_rows=1)
+    assert (batch.n_tokens, batch.n_rows) == (2, 0)

@@ -58,7 +58,7 @@ def expected(model: Model) -> Logits:
 def forward(context: Context, slot: int, tokens: list[int]) -> Logits:
     """Append to a slot; the logits of the last token, [n_vocab]."""
     batch = Batch(context.n_batch)
-    batch.add(slot, tokens, context.cells_of(slot), logits=True)
+    batch.add(slot, tokens, context.cells_of(slot), n_rows=1)
     context.forward(batch)
     return context.logits(1)[0].copy()
 
@@ -253,12 +253,12 @@ def test_pieces_agree(context: Context, expected: Logits) -> None:
 
 def test_rows_come_in_the_order_of_the_batch(context: Context, expected: Logits) -> None:
     batch = Batch(context.n_batch)
-    batch.add(0, PROMPT[:2], 0, logits=True)
-    batch.add(1, PROMPT, 0, logits=True)
-    batch.add(2, PROMPT[:5], 0, logits=False)
-    batch.add(3, PROMPT[:3], 0, logits=True)
+    batch.add(0, PROMPT[:2], 0, n_rows=1)
+    batch.add(1, PROMPT, 0, n_rows=1)
+    batch.add(2, PROMPT[:5], 0, n_rows=0)
+    batch.add(3, PROMPT[:3], 0, n_rows=1)
     context.forward(batch)
-    rows = context.logits(len(batch.rows)).copy()
+    rows = context.logits(batch.n_rows).copy()
     assert rows.shape == (3, context.n_vocab)
     assert rows[1] == close_to(expected)
     for row, n in ((rows[0], 2), (rows[2], 3)):
@@ -269,13 +269,13 @@ def test_rows_come_in_the_order_of_the_batch(context: Context, expected: Logits)
 
 def test_a_batch_is_reused_and_another_is_bound(context: Context, expected: Logits) -> None:
     first, second = Batch(context.n_batch), Batch(16)
-    first.add(0, PROMPT[:6], 0, logits=True)
+    first.add(0, PROMPT[:6], 0, n_rows=1)
     context.forward(first)
-    second.add(1, PROMPT, 0, logits=True)
+    second.add(1, PROMPT, 0, n_rows=1)
     context.forward(second)
     assert context.logits(1)[0] == close_to(expected)
     first.clear()
-    first.add(0, PROMPT[6:], 6, logits=True)
+    first.add(0, PROMPT[6:], 6, n_rows=1)
     context.forward(first)
     assert context.logits(1)[0] == close_to(expected)
 
@@ -367,7 +367,7 @@ def test_what_llama_cpp_refuses(
 ) -> None:
     forward(context, 1, PROMPT[:1])
     batch = Batch(context.n_batch)
-    batch.add(1, tokens, 1 + pos, logits=True)
+    batch.add(1, tokens, 1 + pos, n_rows=1)
     with pytest.raises(EngineError, match=reason):
         context.forward(batch)
     assert cells(context) == [0, 1, 0, 0]
@@ -376,7 +376,7 @@ def test_what_llama_cpp_refuses(
 
 def test_a_slot_out_of_range_is_refused_by_the_batch(context: Context) -> None:
     batch = Batch(context.n_batch)
-    batch.add(4, [1], 0, logits=True)
+    batch.add(4, [1], 0, n_rows=1)
     with pytest.raises(EngineError, match="seq_id"):
         context.forward(batch)
 
@@ -392,7 +392,7 @@ def test_what_would_abort_is_caught_before(context: Context) -> None:
     with pytest.raises(AssertionError):
         context.forward(Batch(4))
     too_large = Batch(context.n_batch + 1)
-    too_large.add(0, [1] * (context.n_batch + 1), 0, logits=True)
+    too_large.add(0, [1] * (context.n_batch + 1), 0, n_rows=1)
     with pytest.raises(AssertionError):
         context.forward(too_large)
 

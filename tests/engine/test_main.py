@@ -20,21 +20,30 @@ from server.engine.offload import ALL
 from server.errors import ContextLengthExceeded, InvalidRequest, ModelLoadError
 from server.ipc import (
     Accepted,
+    Answer,
+    Ask,
     Cancel,
     Delta,
+    Detokenize,
+    Detokenized,
     Event,
     Failed,
     Finished,
     GenerateRequest,
+    Infill,
     Load,
     LoadFailed,
     Loading,
     ModelInfo,
+    Question,
     Ready,
+    Reply,
     Shutdown,
     Step,
     Submit,
     Text,
+    Tokenize,
+    Tokenized,
 )
 from server.sampling import SamplingParams
 from tests.conftest import ROOT
@@ -204,6 +213,38 @@ def test_three_requests_for_two_slots(worker: Process) -> None:
             break
     assert sorted(finished) == [7, 8, 9]
     assert waited
+
+
+def ask(worker: Process, id: int, question: Question) -> Reply | Failed:
+    worker.pipe.send(Ask(id, question))
+    event = next(worker.events())
+    assert event.id == id
+    assert isinstance(event, Answer | Failed)
+    return event.reply if isinstance(event, Answer) else event
+
+
+def test_questions_about_tokens(worker: Process) -> None:
+    text = "One, two<|im_end|> naïve 👍"
+    told = ask(worker, 20, Tokenize(text))
+    assert isinstance(told, Tokenized)
+    assert b"".join(told.pieces).decode() == text
+    assert 2 in told.tokens, "the id of <|im_end|>"
+    plain = ask(worker, 21, Tokenize(text, parse_special=False))
+    assert isinstance(plain, Tokenized)
+    assert b"".join(plain.pieces).decode() == text and 2 not in plain.tokens
+    literal = ask(worker, 22, Tokenize(text, literal=((8, 18),)))
+    assert literal == plain
+    assert ask(worker, 23, Detokenize(told.tokens)) == Detokenized(text)
+    refused = ask(worker, 24, Detokenize((1, 49_152)))
+    assert isinstance(refused, Failed)
+    assert "token 49152 is not in the vocabulary of 49,152" in refused.error.message
+
+
+def test_filling_in_is_refused_where_the_model_has_no_tokens_for_it(worker: Process) -> None:
+    worker.pipe.send(Submit(25, GenerateRequest(Infill("a", "b"), GREEDY)))
+    (failed,) = worker.answer(25)
+    assert isinstance(failed, Failed)
+    assert failed.error.param == "suffix"
 
 
 def test_it_ends_with_the_server_even_while_it_answers(model_path: Path) -> None:

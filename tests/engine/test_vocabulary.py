@@ -138,6 +138,8 @@ class Made:
 
     n_tokens = 63
     eos = 61
+    pad = -1
+    fim: tuple[int, int, int] | None = None
     pointer: Any = None
 
     def __init__(self, bos: int = 60, adds_bos: bool = True):
@@ -154,7 +156,9 @@ class Made:
     def text(self, token: int) -> str:
         return "" if token < 0 else NAMES.get(token, chr(97 + token))
 
-    def piece(self, token: int) -> bytes:
+    def piece(self, token: int, special: bool = False) -> bytes:
+        if special:
+            return self.text(token).encode()
         self.asked.append(token)
         return b"" if token >= 60 else self.text(token).encode()
 

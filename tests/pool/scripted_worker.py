@@ -10,6 +10,8 @@ file that gets a line for each start. What a request does is its prompt:
     refuse          Failed
     die             one delta, then a crash
     die at 1 3      a crash if this is start 1 or 3, else words
+
+Of questions it answers Tokenize, with one token, unless the text is `hang` or `commands`.
 """
 
 import os
@@ -22,6 +24,8 @@ from pathlib import Path
 from server.errors import InvalidRequest, ModelLoadError
 from server.ipc import (
     Accepted,
+    Answer,
+    Ask,
     Cancel,
     Command,
     Delta,
@@ -33,11 +37,14 @@ from server.ipc import (
     LoadFailed,
     Loading,
     ModelInfo,
+    Question,
     Ready,
     Shutdown,
     Step,
     Submit,
     Text,
+    Tokenize,
+    Tokenized,
 )
 
 INFO = ModelInfo(
@@ -128,6 +135,19 @@ def answer(id: int, request: GenerateRequest, start: int, seen: list[str]) -> It
     yield Finished(id, "", 1, "stop", 3, 0, 3)
 
 
+def look_up(id: int, question: Question, seen: list[str]) -> tuple[Event, ...]:
+    """The answer to a question; none for the text `hang`."""
+    match question:
+        case Tokenize(text="hang"):
+            return ()
+        case Tokenize(text="commands"):
+            return (Answer(id, Tokenized((), tuple(name.encode() for name in seen))),)
+        case Tokenize(text=text):
+            return (Answer(id, Tokenized((1,), (text.encode(),))),)
+        case _:
+            return (Failed(id, InvalidRequest("no", "tokens")),)
+
+
 def serve(pipe: Connection, mode: str, start: int) -> None:
     """Answer commands until told to stop."""
     seen: list[str] = []
@@ -142,6 +162,8 @@ def serve(pipe: Connection, mode: str, start: int) -> None:
                     if isinstance(event, Finished | Failed):
                         hanging.discard(id)
                     pipe.send(Step((event,), len(hanging), 0))
+            case Ask(id=id, question=question):
+                pipe.send(Step(look_up(id, question, seen), len(hanging), 0))
             case Cancel(id=id):
                 hanging.discard(id)
                 finished = Finished(id, "", 0, "cancelled", 3, 0, 1)

@@ -24,7 +24,16 @@ from server.errors import (
     Unavailable,
     WorkerDied,
 )
-from server.ipc import Delta, Finished, GenerateRequest, Text
+from server.ipc import (
+    Delta,
+    Detokenize,
+    Detokenized,
+    Finished,
+    GenerateRequest,
+    Text,
+    Tokenize,
+    Tokenized,
+)
 from server.pool.generation import Generation
 from server.pool.pool import BACK_OFF_S, ModelPool
 from server.pool.suspects import Suspects
@@ -198,6 +207,44 @@ async def test_a_model_that_is_not_configured(open_pool: OpenPool) -> None:
         with pytest.raises(ModelNotFound, match="'gpt-9' does not exist; configured: m") as caught:
             await pool.worker("gpt-9")
         assert caught.value.param == "model"
+
+
+async def test_questions_take_no_slot(open_pool: OpenPool) -> None:
+    async with open_pool() as pool:
+        generation = await hang(pool)
+        worker = await pool.worker("m")
+        told = [worker.ask(Tokenize(text), Tokenized) for text in ("a", "b", "c", "d", "e")]
+        assert [reply.pieces for reply in await asyncio.gather(*told)] == [
+            (b"a",), (b"b",), (b"c",), (b"d",), (b"e",)
+        ]  # fmt: skip
+        with pytest.raises(InvalidRequest, match="no") as caught:
+            await worker.ask(Detokenize((1,)), Detokenized)
+        assert caught.value.param == "tokens"
+        generation.close()
+
+
+async def test_a_question_that_nobody_waits_for_is_cancelled(open_pool: OpenPool) -> None:
+    async with open_pool() as pool:
+        worker = await pool.worker("m")
+        asking = asyncio.create_task(worker.ask(Tokenize("hang"), Tokenized))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        seen = await worker.ask(Tokenize("commands"), Tokenized)
+        assert seen.pieces == (b"Ask", b"Cancel", b"Ask")
+
+
+async def test_questions_end_with_the_worker(open_pool: OpenPool) -> None:
+    async with open_pool() as pool:
+        worker = await pool.worker("m")
+        asking = asyncio.create_task(worker.ask(Tokenize("hang"), Tokenized))
+        await asyncio.sleep(0)
+        os.kill(int(await ask(pool, "pid")), signal.SIGKILL)
+        with pytest.raises(WorkerDied):
+            await asking
+        with pytest.raises(Unavailable):
+            await worker.ask(Tokenize("a"), Tokenized)
 
 
 async def test_an_empty_pool() -> None:

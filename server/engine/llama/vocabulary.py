@@ -21,12 +21,23 @@ class RawVocabulary:
         self.n_tokens: int = C.llama_vocab_n_tokens(self._pointer)
         self.bos: int = C.llama_vocab_bos(self._pointer)
         self.eos: int = C.llama_vocab_eos(self._pointer)
+        self.pad: int = C.llama_vocab_pad(self._pointer)
         self.adds_bos: bool = C.llama_vocab_get_add_bos(self._pointer)
 
     @property
     def pointer(self) -> Any:
         """For samplers that look at texts."""
         return self._pointer
+
+    @property
+    def fim(self) -> tuple[int, int, int] | None:
+        """The tokens before a prefix, a suffix and the middle; None if the model has them not."""
+        tokens = (
+            C.llama_vocab_fim_pre(self._pointer),
+            C.llama_vocab_fim_suf(self._pointer),
+            C.llama_vocab_fim_mid(self._pointer),
+        )
+        return tokens if min(tokens) >= 0 else None
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends a generation."""
@@ -42,13 +53,13 @@ class RawVocabulary:
             return ""
         return C.llama_vocab_get_text(self._pointer, token).decode(errors="replace")
 
-    def piece(self, token: int) -> bytes:
-        """The bytes that a generated token adds to the text; none for control tokens."""
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """The bytes that a token adds to a text; none for control tokens if not `special`."""
         buffer = ctypes.create_string_buffer(64)
-        n = C.llama_token_to_piece(self._pointer, token, buffer, len(buffer), 0, False)
+        n = C.llama_token_to_piece(self._pointer, token, buffer, len(buffer), 0, special)
         if n < 0:
             buffer = ctypes.create_string_buffer(-n)
-            n = C.llama_token_to_piece(self._pointer, token, buffer, -n, 0, False)
+            n = C.llama_token_to_piece(self._pointer, token, buffer, -n, 0, special)
         return buffer.raw[:n]
 
     def tokenize(self, text: str, add_special: bool, parse_special: bool) -> Tokens:
