@@ -16,7 +16,7 @@ from server.config import EngineConfig
 from server.engine import llama
 from server.engine.engine import Engine
 from server.engine.kv import KVCells
-from server.engine.main import plan
+from server.engine.opening import plan
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
 from server.ipc import Event, GenerateRequest

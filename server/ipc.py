@@ -121,9 +121,9 @@ class Detokenize:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """The vectors of some inputs."""
+    """The vectors of texts, in which nothing is a control token, or of token ids."""
 
-    inputs: tuple[Prompt, ...]
+    inputs: tuple[str | tuple[int, ...], ...]
     input_param: str = "input"
     """The request field that errors about the inputs are reported for."""
 
@@ -173,8 +173,17 @@ class ModelInfo:
     """Texts of the control tokens."""
     kv_layout: str
     n_gpu_layers: int
+    special_ids: tuple[int, ...] = ()
+    """The ids of `special`, in its order; empty where they are not known."""
     adds_bos: bool = False
     pad: str = ""
+    generates: bool = True
+    embeds: bool = False
+    ranks: bool = False
+    n_embd: int = 0
+    """Dimensions of an embedding."""
+    pooling: str = ""
+    """How an embedding comes of the tokens' vectors: mean, cls or last; rank: it is a score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +220,7 @@ class TokenScore(NamedTuple):
 
     id: int
     piece: bytes
-    """What it adds to the text; none for control tokens."""
+    """What it adds to the text. Of control tokens in an answer, none; in a prompt, their names."""
     logprob: float | None
     """Natural logarithm; None where it was not asked for, and for a prompt's first token."""
     top: tuple[tuple[int, bytes, float], ...] = ()
@@ -275,7 +284,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The answer to Rank: for each document a score, higher is better."""
+    """The answer to Rank: for each document a score from 0 to 1, higher is better."""
 
     scores: tuple[float, ...]
     n_tokens: tuple[int, ...]

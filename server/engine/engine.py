@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from typing import Protocol
 
 from server.engine.batch import Batch
@@ -120,11 +121,12 @@ class Engine:
         self._prefill_rate = (self._prefill_rate + 3 * rate) / 4 if self._prefill_rate else rate
 
     def _groups(self, spans: list[Span]) -> Iterator[list[Span]]:
-        if self._one_by_one:
-            for span in spans:
-                yield from _fill([span], self._context.n_batch)
-        else:
-            yield from _fill(spans, self._context.n_batch)
+        n_batch = self._context.n_batch
+        if not self._one_by_one:
+            yield from _fill(spans, n_batch)
+            return
+        for n, alike in groupby(sorted(spans, key=_length), key=_length):
+            yield from _fill(alike, min(max(n, self._n_ubatch), n_batch))
 
     def _run(self, spans: list[Span]) -> None:
         """Forward the spans, sample where a sequence's end is reached, send what comes of it."""
@@ -143,10 +145,7 @@ class Engine:
             span.sequence.n_cached += span.n
         if not ready:
             return
-        events: list[Event] = []
-        for sequence, token in zip(ready, self._sample(ready, logits), strict=True):
-            events += self._advance(sequence, token)
-        self._emit(events)
+        self._emit([event for events in self._sample(ready, logits) for event in events])
 
     def _score_prompts(self, spans: list[Span], logits: Logits) -> Logits:
         """Score the prompt tokens that follow rows; returns the rows after which one samples."""
@@ -156,9 +155,12 @@ class Engine:
             s, n_rows = span.sequence, span.n_rows
             if s.wants_all_logits and s.echo is not None:
                 following = s.prompt[s.n_cached + 1 : s.n_cached + 1 + span.n].tolist()
+                pieces = self._vocabulary.spell(following)
                 s.echo += [
-                    score(logits[row + i], token, s.n_top or 0, self._vocabulary)
-                    for i, token in enumerate(following)
+                    score(logits[row + i], token, s.n_top or 0, self._vocabulary)._replace(
+                        piece=piece
+                    )
+                    for i, (token, piece) in enumerate(zip(following, pieces, strict=True))
                 ]
             row += n_rows
             if span.reaches_end:
@@ -179,11 +181,21 @@ class Engine:
             except NoRoom as error:
                 spans = self._make_room(spans, error)
             except EngineError as error:
-                self._fail(spans, error)
+                self._isolate(spans, error)
                 return []
             else:
                 return spans
         return spans
+
+    def _isolate(self, spans: list[Span], error: EngineError) -> None:
+        """Find out who is at fault for a refused batch: the others go on."""
+        if len(spans) == 1:
+            self._fail(spans, error)
+            return
+        for span in spans:
+            self._kv.rewind(span.sequence)
+        for span in spans:
+            self._run([span])
 
     def _make_room(self, spans: list[Span], error: NoRoom) -> list[Span]:
         """Kept prefixes go first, then the youngest sequence waits; returns what can still run."""
@@ -201,36 +213,48 @@ class Engine:
             self.scheduler.remove(span.sequence, keep=False)
             self._emit([Failed(span.sequence.id, error)])
 
-    def _sample(self, sequences: list[Sequence], logits: Logits) -> list[int]:
-        """The next token of each sequence; `logits` has a row for each."""
+    def _sample(self, sequences: list[Sequence], logits: Logits) -> Iterator[list[Event]]:
+        """Take each sequence's next token; `logits` has a row for each."""
         if all(s.sampler.plain and s.scores is None for s in sequences):
-            best: list[int] = logits.argmax(axis=1).tolist()
-            return best
-        return [self._sample_one(s, row) for s, row in zip(sequences, logits, strict=True)]
+            for sequence, best in zip(sequences, logits.argmax(axis=1).tolist(), strict=True):
+                yield self._advance(sequence, best)
+            return
+        for sequence, row in zip(sequences, logits, strict=True):
+            try:
+                yield self._advance(sequence, self._sample_one(sequence, row))
+            except EngineError as error:
+                # Its grammar is too complex after all.
+                self.scheduler.remove(sequence, keep=False)
+                yield [Failed(sequence.id, error)]
 
     def _sample_one(self, sequence: Sequence, row: Logits) -> int:
-        scores = sequence.scores
+        scores, forced = sequence.scores, sequence.forced
         if scores is None:
-            return sequence.sampler.sample(row, sequence.tokens)
+            return forced[0] if forced else sequence.sampler.sample(row, sequence.tokens)
         # Sampling changes the row, and scores are of what the model said.
-        token = sequence.sampler.sample(row.copy(), sequence.tokens)
+        token = forced[0] if forced else sequence.sampler.sample(row.copy(), sequence.tokens)
         scores.add(score(row, token, sequence.n_top or 0, self._vocabulary))
         return token
 
     def _advance(self, sequence: Sequence, token: int) -> list[Event]:
-        """Take the sampled token: a delta, the end, or nothing that can be sent yet."""
+        """Take the next token and what a grammar forces after it: a delta, the end, or nothing."""
         if sequence.echo is not None:
             return self._begin(sequence, token)
-        sequence.append(token)
+        detokenizer, text = sequence.detokenizer, ""
         if token in self._vocabulary.end_set:
-            return self._end(sequence, "stop", sequence.detokenizer.finish())
-        detokenizer = sequence.detokenizer
-        text = detokenizer.push(sequence.piece(token))
-        if detokenizer.stopped:
-            return self._end(sequence, "stop", text)
-        if sequence.is_full:
+            sequence.append(token)
+            return self._end(sequence, "stop", detokenizer.finish())
+        for taken in sequence.following(token):
+            sequence.append(taken)
+            text += detokenizer.push(sequence.piece(taken))
+            if detokenizer.stopped:
+                return self._end(sequence, "stop", text)
+            if sequence.is_full:
+                break
+        if sequence.is_full or sequence.is_complete:
             text += detokenizer.finish()
-            return self._end(sequence, "stop" if detokenizer.stopped else "length", text)
+            complete = sequence.is_complete or detokenizer.stopped
+            return self._end(sequence, "stop" if complete else "length", text)
         if not text:
             return []
         scores = sequence.scores.take(text) if sequence.scores else ()
@@ -241,6 +265,8 @@ class Engine:
         echo = self._echo(sequence)
         if sequence.max_tokens:
             return echo + self._advance(sequence, token)
+        # The score of a token that nobody gets.
+        sequence.scores = None
         self.scheduler.remove(sequence, keep=sequence.cache_prompt)
         return [*echo, self._finished(sequence, "length")]
 
@@ -266,6 +292,10 @@ class Engine:
             n_completion=sequence.n_completion,
             scores=scores.finish(text, stopped) if scores else (),
         )
+
+
+def _length(span: Span) -> int:
+    return span.n
 
 
 def _fill(spans: Iterable[Span], capacity: int) -> Iterator[list[Span]]:

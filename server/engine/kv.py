@@ -98,6 +98,11 @@ class KVCells:
         self._clock = 0
 
     @property
+    def is_split(self) -> bool:
+        """Spans of different lengths in one batch are computed one after the other."""
+        return not self._unified
+
+    @property
     def n_free(self) -> int:
         """Slots without a sequence."""
         return sum(slot.sequence is None for slot in self.slots)
@@ -106,7 +111,7 @@ class KVCells:
         """The longest known prefix of a sequence that has no slot yet."""
         if not sequence.cache_prompt or sequence.wants_all_logits or sequence.parked is not None:
             return Match(0, None, wait=False)
-        best: tuple[int, bool, int] = (MIN_REUSE - 1, False, 0)
+        best: tuple[int, bool, bool, int] = (MIN_REUSE - 1, False, False, 0)
         holder, soon = None, 0
         # The last token is always forwarded: its logits are wanted.
         for found, n_common in self._tree.find(sequence.tokens[:-1]):
@@ -116,8 +121,10 @@ class KVCells:
             free = isinstance(found, Slot) and found.sequence is None
             if isinstance(found, Slot) and not free and n < n_common:
                 soon = max(soon, n_common)
-            # A free slot may be used as it is; of copies, the one with the least to copy.
-            rank = (n, free, -found.n_cells)
+            # A free slot may be used as it is. Of copies, the one with the least to copy; what is
+            # in RAM need not be put there first, and what slots can share need not be copied.
+            is_ready = isinstance(found, Slot) == self._unified
+            rank = (n, free, is_ready, -found.n_cells)
             if rank > best and self._is_worth(n, found):
                 best, holder = rank, found
         n = best[0] if holder else 0
@@ -156,6 +163,10 @@ class KVCells:
             slot.used_at = self._tick()
         else:
             self._drop(slot)
+
+    def rewind(self, sequence: Sequence) -> None:
+        """Drop what a failed forward may have left behind the sequence's cursor."""
+        self._cells.trim(self._slot_of(sequence).id, sequence.n_cached)
 
     def park(self, sequence: Sequence) -> None:
         """Take a sequence's slot and cells, to be claimed again later with the same content."""

@@ -1,7 +1,7 @@
 """The worker process: loads one GGUF and runs its engine until the pipe closes.
 
-Three threads. One reads commands, one makes sequences of them (the tokenizer is thread-safe); the
-main one runs the engine and alone writes the pipe.
+Three threads. One reads commands, one makes sequences and jobs of them (the tokenizer is
+thread-safe); the main one runs engine and embedder and alone writes the pipe.
 """
 
 import gc
@@ -11,24 +11,22 @@ import pickle
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, assert_never
 
-import psutil
-
 from server.config import EngineConfig
 from server.engine import llama
-from server.engine.batch import Batch
+from server.engine.embedder import Embedder
 from server.engine.engine import Engine
+from server.engine.grammar import Grammars
+from server.engine.job import Job, Limits, look_up
 from server.engine.kv import KVCells
-from server.engine.layout import KV_BYTES, Layout, choose_flash_attn, choose_layout, choose_n_ctx
-from server.engine.offload import choose_gpu_layers
+from server.engine.layout import Layout
+from server.engine.opening import Progress, describe, open_model, plan, probe, warm_up
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
 from server.errors import CorralError, InvalidRequest
@@ -37,27 +35,23 @@ from server.ipc import (
     Ask,
     Cancel,
     Command,
-    Detokenize,
-    Detokenized,
+    Embed,
     Event,
     Failed,
     Load,
     LoadFailed,
     Loading,
-    Message,
     ModelInfo,
+    Rank,
     Ready,
     Shutdown,
     Step,
     Submit,
-    Text,
-    Tokenize,
-    Tokenized,
 )
 
 log = logging.getLogger(__name__)
 
-Inbox = SimpleQueue[Sequence | Ask | Cancel | Answer | Failed | Shutdown]
+Inbox = SimpleQueue[Sequence | Job | Cancel | Answer | Failed | Shutdown]
 Commands = SimpleQueue[Submit | Ask | Cancel | Shutdown]
 
 CHECK_AFTER_S = 0.5
@@ -89,27 +83,87 @@ def main() -> None:
 class Loaded:
     """A model that can answer."""
 
-    engine: Engine
+    engine: Engine | None
+    """None if the model does not generate."""
+    embedder: Embedder
     outbox: "_Outbox"
     vocabulary: Vocabulary
     info: ModelInfo
+    limits: Limits
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to do."""
+        return (self.engine is None or self.engine.idle) and self.embedder.idle
+
+    def step(self) -> None:
+        """A step of what generates, and one of what embeds, short if the former is at work."""
+        busy = self.engine is not None and not self.engine.idle
+        if self.engine is not None and busy:
+            self.engine.step()
+        self.embedder.step(busy)
+
+    def cancel(self, id: int) -> None:
+        """End whatever has this id."""
+        self.embedder.cancel(id)
+        if self.engine is not None:
+            self.engine.cancel(id)
+
+    def check(self) -> None:
+        """Raises AssertionError where something got lost. Only when idle."""
+        if self.engine is not None:
+            self.engine.check()
 
 
 def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
-    """Open model and context, which `stack` closes. Raises ModelLoadError or EngineError."""
+    """Open model and contexts, which `stack` closes. Raises ModelLoadError or EngineError."""
     captured = llama.backend_init()
-    model = stack.enter_context(open_model(load, captured, _Progress(pipe)))
+    model = stack.enter_context(open_model(load, captured, Progress(pipe)))
     vocabulary = Vocabulary(model.vocabulary)
-    config, layout = plan(load.engine, model)
-    context = stack.enter_context(llama.Context(model, config, layout.n_ctx, layout.n_cells))
-    pipe.send(Loading(1.0))
-    can_trim = warm_up(context)
-    log.info(
-        "%s, %d slots of %d tokens, %s cells (%s)",
-        model.description, context.n_slots, context.n_ctx, layout.name, layout.reason,
-    )  # fmt: skip
     outbox = _Outbox(pipe)
-    engine = Engine(
+    config, layout = plan(load.engine, model)
+    context = None
+    if model.generates:
+        context = stack.enter_context(llama.Context(model, config, layout.n_ctx, layout.n_cells))
+    pipe.send(Loading(1.0))
+    if context is None:
+        probe(model, load.engine)
+        log.info("%s, embeds up to %d tokens", model.description, layout.n_ctx)
+    else:
+        outbox.engine = _engine(context, vocabulary, config, layout, outbox)
+        log.info(
+            "%s, %d slots of %d tokens, %s cells (%s)",
+            model.description, context.n_slots, context.n_ctx, layout.name, layout.reason,
+        )  # fmt: skip
+    embedder = Embedder(
+        # Not with the attention chosen for streams: texts side by side do better with flash.
+        lambda n_cells: llama.EmbeddingContext(model, load.engine, n_cells),
+        model.pooling,
+        layout.n_ctx,
+        config.n_ubatch,
+        config.prefill_ms,
+        config.max_waiting,
+        outbox.put,
+    )
+    return Loaded(
+        outbox.engine,
+        stack.enter_context(embedder),
+        outbox,
+        vocabulary,
+        describe(model, vocabulary, layout, context),
+        Limits(model.embeds, model.ranks, layout.n_ctx, model.rerank_template),
+    )
+
+
+def _engine(
+    context: llama.Context,
+    vocabulary: Vocabulary,
+    config: EngineConfig,
+    layout: Layout,
+    outbox: "_Outbox",
+) -> Engine:
+    can_trim = warm_up(context)
+    return Engine(
         context,
         vocabulary,
         KVCells(context, layout.name == "unified", can_trim, config.prefix_cache),
@@ -118,50 +172,48 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
         one_by_one=layout.name == "split",
         emit=outbox.put,
     )
-    outbox.engine = engine
-    return Loaded(engine, outbox, vocabulary, _info(model, vocabulary, context, layout))
 
 
 def serve(pipe: Connection, loaded: Loaded) -> None:
     """Say that the model is ready, and answer until told to stop."""
     inbox: Inbox = SimpleQueue()
     commands: Commands = SimpleQueue()
-    vocabulary, n_ctx = loaded.vocabulary, loaded.info.n_ctx
     for target, args in (
         (_receive, (pipe, commands)),
-        (_prepare, (commands, inbox, vocabulary, n_ctx)),
+        (_prepare, (commands, inbox, loaded)),
     ):
         threading.Thread(target=_or_die(target), args=args, daemon=True).start()
     pipe.send(Ready(loaded.info))
     # What lives now lives for good: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    run(loaded.engine, inbox, loaded.outbox)
+    run(loaded, inbox)
 
 
-def run(engine: Engine, inbox: Inbox, outbox: "_Outbox") -> None:
+def run(loaded: Loaded, inbox: Inbox) -> None:
     """Step while there is work, sleep while there is none, return at Shutdown."""
     checked = False
     while True:
         try:
-            command = inbox.get(block=engine.idle, timeout=None if checked else CHECK_AFTER_S)
+            command = inbox.get(block=loaded.idle, timeout=None if checked else CHECK_AFTER_S)
         except Empty:
-            if engine.idle:
-                engine.check()
+            if loaded.idle:
+                loaded.check()
                 checked = True
             else:
-                engine.step()
+                loaded.step()
             continue
         checked = False
         match command:
             case Sequence():
-                engine.add(command)
+                assert loaded.engine is not None
+                loaded.engine.add(command)
+            case Job():
+                loaded.embedder.add(command)
             case Cancel(id=id):
-                engine.cancel(id)
-            case Ask(id=id):
-                outbox.put([Failed(id, InvalidRequest("this model gives no embeddings"))])
+                loaded.cancel(id)
             case Answer() | Failed():
-                outbox.put([command])
+                loaded.outbox.put([command])
             case Shutdown():
                 return
 
@@ -178,44 +230,33 @@ def _receive(pipe: Connection, commands: Commands) -> None:
         commands.put(command)
 
 
-def _prepare(
-    commands: Commands,
-    inbox: Inbox,
-    vocabulary: Vocabulary,
-    n_ctx: int,
-) -> None:
+def _prepare(commands: Commands, inbox: Inbox, loaded: Loaded) -> None:
     """Tokenize and check what comes, beside the engine: a long text takes a while."""
+    vocabulary, info = loaded.vocabulary, loaded.info
+    grammars = Grammars(vocabulary)
     while True:
         command = commands.get()
         try:
             match command:
                 case Submit(id=id, request=request):
-                    inbox.put(Sequence(id, request, vocabulary, n_ctx))
-                case Ask(id=id, question=Tokenize() | Detokenize() as question):
-                    inbox.put(Answer(id, _look_up(question, vocabulary)))
-                case Ask() | Cancel() | Shutdown():
+                    if not info.generates:
+                        what = "ranks documents" if info.ranks else "gives embeddings"
+                        message = f"this model {what}, it does not generate text"
+                        raise InvalidRequest(message, "model")
+                    constraint = grammars.compile(request.grammar) if request.grammar else None
+                    inbox.put(Sequence(id, request, vocabulary, info.n_ctx, constraint))
+                case Ask(id=id, question=question):
+                    if isinstance(question, Embed | Rank):
+                        inbox.put(Job(id, question, vocabulary, loaded.limits))
+                    else:
+                        inbox.put(Answer(id, look_up(question, vocabulary)))
+                case Cancel() | Shutdown():
                     inbox.put(command)
                 case _:
                     assert_never(command)
         except CorralError as error:
             assert isinstance(command, Submit | Ask)
             inbox.put(Failed(command.id, error))
-
-
-def _look_up(question: Tokenize | Detokenize, vocabulary: Vocabulary) -> Tokenized | Detokenized:
-    """Answer from the vocabulary alone. Raises InvalidRequest."""
-    if isinstance(question, Detokenize):
-        vocabulary.check("tokens", question.tokens)
-        text = b"".join(vocabulary.spell(question.tokens)).decode(errors="replace")
-        return Detokenized(text)
-    if question.add_special and question.parse_special:
-        tokens = vocabulary.tokenize(Text(question.text, question.literal))
-    else:
-        tokens = vocabulary.raw.tokenize(
-            question.text, question.add_special, question.parse_special
-        )
-    ids = tuple(tokens.tolist())
-    return Tokenized(ids, vocabulary.spell(ids))
 
 
 def _or_die(target: Callable[..., None]) -> Callable[..., None]:
@@ -234,106 +275,19 @@ def _or_die(target: Callable[..., None]) -> Callable[..., None]:
 class _Outbox:
     """Events on their way to the server, one message for each forward."""
 
-    engine: Engine
+    engine: Engine | None = None
 
     def __init__(self, pipe: Connection):
         self._pipe = pipe
 
     def put(self, events: list[Event]) -> None:
-        scheduler = self.engine.scheduler
-        n_running, n_waiting = len(scheduler.running), len(scheduler.waiting)
+        n_running = n_waiting = 0
+        if self.engine is not None:
+            scheduler = self.engine.scheduler
+            n_running, n_waiting = len(scheduler.running), len(scheduler.waiting)
         step = Step(tuple(events), n_running, n_waiting)
         # `send` would make a pickler of its own kind for each message.
         self._pipe.send_bytes(pickle.dumps(step, pickle.HIGHEST_PROTOCOL))
-
-
-class _Progress:
-    """Tells the server how far a load has come, at most every 5%."""
-
-    def __init__(self, pipe: Connection):
-        self._pipe = pipe
-        self._told = 0.0
-
-    def __call__(self, done: float) -> None:
-        # 1.0 is kept for the moment before the warm-up.
-        if done >= self._told + 0.05 and done < 1.0:
-            self._told = done
-            message: Message = Loading(done)
-            self._pipe.send(message)
-
-
-def open_model(load: Load, captured: llama.Log, progress: _Progress) -> llama.Model:
-    """Open the GGUF with as many layers on the GPU as are wanted and fit."""
-    free = llama.gpu_memory()
-    n_layers = 0
-    if free:
-        n_layers = _gpu_layers(load, captured, free)
-    return llama.Model(load.path, load.engine, n_layers, captured, progress)
-
-
-def _gpu_layers(load: Load, captured: llama.Log, free: list[int]) -> int:
-    """Sizes come from opening the file without its weights."""
-    with llama.Model(load.path, load.engine, 0, captured, lambda _: None, True) as sizes:
-        n_ctx = choose_n_ctx(load.engine, sizes.n_ctx_train)
-        per_cell = _bytes_per_cell(sizes, load.engine)
-        return choose_gpu_layers(
-            load.engine, n_ctx, sizes.n_layer, sizes.size_bytes, per_cell, free
-        )
-
-
-def _bytes_per_cell(model: llama.Model, config: EngineConfig) -> int:
-    return model.kv_bytes_per_token(
-        KV_BYTES[config.kv_quant], KV_BYTES[config.kv_quant_v or config.kv_quant]
-    )
-
-
-def plan(config: EngineConfig, model: llama.Model) -> tuple[EngineConfig, Layout]:
-    """The engine's settings with every `auto` decided."""
-    on_gpu = model.n_gpu_layers > 0
-    config = choose_flash_attn(config, on_gpu, _has_amx())
-    n_ctx = choose_n_ctx(config, model.n_ctx_train)
-    free = psutil.virtual_memory().available
-    return config, choose_layout(config, n_ctx, _bytes_per_cell(model, config), free, on_gpu)
-
-
-def _has_amx() -> bool:
-    """Whether the processor multiplies matrices in tiles, as far as Linux tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "amx_tile" in cpuinfo.read_text()
-
-
-def warm_up(context: llama.Context) -> bool:
-    """Decode two tokens, which finds miscompiled kernels; whether slots can be trimmed."""
-    batch = Batch(context.n_batch)
-    batch.add(0, [0, 0][: context.n_batch], 0, n_rows=1)
-    started = time.monotonic()
-    context.forward(batch)
-    log.debug("warm-up took %.0f ms", 1000 * (time.monotonic() - started))
-    can_trim = context.trim(0, 1)
-    context.trim(0, 0)
-    return can_trim
-
-
-def _info(
-    model: llama.Model, vocabulary: Vocabulary, context: llama.Context, layout: Layout
-) -> ModelInfo:
-    return ModelInfo(
-        n_ctx=context.n_ctx,
-        n_ctx_train=model.n_ctx_train,
-        n_slots=context.n_slots,
-        n_vocab=vocabulary.n_tokens,
-        n_params=model.n_params,
-        size_bytes=model.size_bytes,
-        description=model.description,
-        template=model.template,
-        bos=vocabulary.bos,
-        eos=vocabulary.eos,
-        special=tuple(vocabulary.special),
-        kv_layout=layout.name,
-        n_gpu_layers=model.n_gpu_layers,
-        adds_bos=vocabulary.raw.adds_bos,
-        pad=vocabulary.pad,
-    )
 
 
 if __name__ == "__main__":

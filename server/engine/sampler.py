@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.batch import Tokens
+from server.engine.grammar import Constraint
 from server.engine.llama import CANDIDATE, Chain, Logits, samplers
 from server.engine.vocabulary import Vocabulary
+from server.errors import EngineError
 from server.sampling import SamplingParams
 
 SEEDS = 2**32 - 1
@@ -93,9 +95,16 @@ STAGES: tuple[Stage, ...] = (_dry, _truncation, _temperature, _draw)
 class Sampler:
     """Chooses the tokens of one sequence."""
 
-    def __init__(self, params: SamplingParams, vocabulary: Vocabulary, prompt: Tokens):
+    def __init__(
+        self,
+        params: SamplingParams,
+        vocabulary: Vocabulary,
+        prompt: Tokens,
+        constraint: Constraint | None = None,
+    ):
         self._params = params
         self._ends = vocabulary.ends
+        self._constraint = constraint
         self._n_prompt = len(prompt)
         self._bias_ids = np.array([token for token, _ in params.logit_bias], np.int64)
         self._bias = np.array([bias for _, bias in params.logit_bias], np.float32)
@@ -109,7 +118,7 @@ class Sampler:
         greedy = params.temperature == 0 and not params.dry_multiplier
         self._chain = None if greedy else _chain(params, vocabulary, prompt)
         changes = self._penalises or params.logit_bias or params.ignore_eos or params.min_tokens
-        self.plain = greedy and not changes
+        self.plain = greedy and not changes and constraint is None
         """The best token of the unchanged logits is the answer."""
 
     def sample(self, logits: Logits, tokens: Tokens) -> int:
@@ -118,9 +127,34 @@ class Sampler:
         `tokens` are the prompt and the answer so far.
         """
         self._adjust(logits, tokens)
+        if self._constraint is not None:
+            return self._sample_allowed(logits, self._constraint)
         if self._chain is None:
             return int(logits.argmax())
         return self._chain.pick(candidates(logits, self._k))
+
+    def _sample_allowed(self, logits: Logits, constraint: Constraint) -> int:
+        """Choose among what a grammar allows. It also says when an answer ends: bans give way."""
+        best = int(logits.argmax())
+        if self._chain is None and constraint.allows(best):
+            return best
+        constraint.mask(logits)
+        allowed = np.flatnonzero(logits > -np.inf)
+        if not len(allowed):
+            ends: list[int] = self._ends.tolist()
+            if not any(map(constraint.allows, ends)):
+                raise EngineError("the model has no token that the grammar allows next")
+            return next(filter(constraint.allows, ends))
+        if self._chain is None:
+            return int(logits.argmax())
+        chosen = candidates(logits[allowed], self._k)
+        chosen["id"] = allowed[chosen["id"]]
+        return self._chain.pick(chosen)
+
+    def accept(self, token: int) -> None:
+        """Take note of a token that was not chosen here."""
+        if self._chain is not None and self._params.dry_multiplier:
+            self._chain.accept(token)
 
     def _adjust(self, logits: Logits, tokens: Tokens) -> None:
         """Apply bias, bans and penalties."""

@@ -8,6 +8,9 @@ from server.engine.kv import KVCells, Match
 from server.engine.llama import NoRoom
 from server.engine.sequence import Sequence
 
+MAX_FORCED = 16
+"""Tokens that a grammar forces and that are forwarded with the next ones of the others."""
+
 MAX_ROWS = 64
 """Logits of one prompt in a step: each row is a whole vocabulary wide."""
 
@@ -93,18 +96,24 @@ class Scheduler:
         self._had_gap = self._kv.has_gap
 
     def decoding(self) -> list[Span]:
-        """One token of each sequence whose next token is due, by ascending slot."""
-        due = [s for s in self.running if s.n_pending == 1]
-        return [Span(s, 1) for s in sorted(due, key=lambda s: s.slot or 0)]
+        """What is pending of each sequence whose next token is due, by ascending slot.
+
+        Where it would cost those without a grammar time, forced tokens go one by one.
+        """
+        due = [s for s in self.running if _is_decoding(s)]
+        one = self._kv.is_split and not all(s.has_grammar for s in due)
+        return [Span(s, 1 if one else s.n_pending) for s in sorted(due, key=lambda s: s.slot or 0)]
 
     def prefilling(self, budget: int) -> list[Span]:
         """Up to `budget` prompt tokens, of the oldest sequences first."""
         spans: list[Span] = []
         for sequence in self.running:
+            if _is_decoding(sequence):
+                continue
             n = min(sequence.n_pending, budget)
             if sequence.wants_all_logits:
                 n = min(n, MAX_ROWS)
-            if sequence.n_pending > 1 and n > 0:
+            if n > 0:
                 spans.append(Span(sequence, n))
                 budget -= n
         return spans
@@ -118,3 +127,8 @@ class Scheduler:
         self.waiting.appendleft(sequence)
         self._is_full = True
         return sequence
+
+
+def _is_decoding(sequence: Sequence) -> bool:
+    """Whether a step takes it to its next token, at little cost for the others."""
+    return sequence.n_pending <= (MAX_FORCED if sequence.n_completion else 1)

@@ -27,9 +27,10 @@ def score(logits: Logits, token: int, n_top: int, vocabulary: Vocabulary) -> Tok
     return TokenScore(token, vocabulary.piece(token), float(logits[token]) - total, tuple(top))
 
 
-def unscored(token: int, vocabulary: Vocabulary) -> TokenScore:
-    """A token that was not predicted, or of which nobody wants to know how well."""
-    return TokenScore(token, vocabulary.piece(token), None)
+def unscored(tokens: list[int], vocabulary: Vocabulary) -> list[TokenScore]:
+    """Prompt tokens that were not predicted, or of which nobody wants to know how well."""
+    pieces = vocabulary.spell(tokens)
+    return [TokenScore(token, piece, None) for token, piece in zip(tokens, pieces, strict=True)]
 
 
 class ScoreQueue:

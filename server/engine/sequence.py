@@ -1,9 +1,13 @@
 """Sequence: one request in the engine, from its tokens to its last."""
 
+from collections import deque
+from collections.abc import Iterator
+
 import numpy as np
 
 from server.engine.batch import Tokens
 from server.engine.detokenizer import Detokenizer
+from server.engine.grammar import Constraint
 from server.engine.llama import State
 from server.engine.sampler import Sampler
 from server.engine.scores import ScoreQueue, unscored
@@ -20,7 +24,14 @@ class Sequence:
             [0, n_prompt)         the prompt; what follows is the answer
     """
 
-    def __init__(self, id: int, request: GenerateRequest, vocabulary: Vocabulary, n_ctx: int):
+    def __init__(
+        self,
+        id: int,
+        request: GenerateRequest,
+        vocabulary: Vocabulary,
+        n_ctx: int,
+        constraint: Constraint | None = None,
+    ):
         prompt = _read_prompt(request, vocabulary, n_ctx)
         vocabulary.check("logit_bias", [t for t, _ in request.sampling.logit_bias])
         self.id = id
@@ -37,7 +48,10 @@ class Sequence:
         self.parked: State | None = None
         """The cells of a sequence that was sent back to waiting."""
         self.cache_prompt = request.cache_prompt
-        self.sampler = Sampler(request.sampling, vocabulary, prompt)
+        self.sampler = Sampler(request.sampling, vocabulary, prompt, constraint)
+        self._constraint = constraint
+        self.forced = deque(constraint.forced if constraint else ())
+        """Tokens that must come next, by the grammar, in this order."""
         self.detokenizer = Detokenizer(request.stop)
         self.n_unsent = 0
         """Generated tokens that no event has counted yet."""
@@ -48,7 +62,7 @@ class Sequence:
         """The prompt's tokens that are still to be told, complete when all are forwarded."""
         if request.echo:
             n_known = 1 if self.scores else self.n_prompt
-            self.echo = [unscored(token, vocabulary) for token in prompt[:n_known].tolist()]
+            self.echo = unscored(prompt[:n_known].tolist(), vocabulary)
         self._vocabulary = vocabulary
         self._visible = {
             vocabulary.special[text]: text.encode()
@@ -97,8 +111,35 @@ class Sequence:
         """No more tokens were asked for, or fit."""
         return self.n_completion >= self.max_tokens
 
+    @property
+    def has_grammar(self) -> bool:
+        """Some of its tokens may be forced."""
+        return self._constraint is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """By its grammar nothing can follow."""
+        return self._constraint is not None and not self.forced and self._constraint.is_complete
+
+    def following(self, token: int) -> Iterator[int]:
+        """The next token and those that the grammar forces after it. Raises EngineError.
+
+        Where scores are wanted these come one by one: each takes a row of logits.
+        """
+        if self._constraint is None:
+            yield token
+            return
+        chosen = not self.forced
+        if chosen:
+            self.forced.extend([token, *self._constraint.advance(token)])
+        for _ in range(len(self.forced) if self.scores is None else 1):
+            if not chosen:
+                self.sampler.accept(self.forced[0])
+            chosen = False
+            yield self.forced.popleft()
+
     def append(self, token: int) -> None:
-        """Take the sampled token."""
+        """Take the next token."""
         self._buffer[self.n_tokens] = token
         self.n_tokens += 1
         self.n_unsent += 1

@@ -21,7 +21,10 @@ class Tokenizer(Protocol):
     bos: int
     eos: int
     pad: int
+    sep: int
     adds_bos: bool
+    adds_eos: bool
+    adds_sep: bool
 
     @property
     def pointer(self) -> Any: ...

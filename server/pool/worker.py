@@ -97,6 +97,8 @@ class Worker:
                 f"model {self.model}: no worker can be started: {error}"
             ) from error
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
+        # uvloop has made it non-blocking, but a large message comes, and goes, in parts.
+        os.set_blocking(self._pipe.fileno(), True)
         self._send(Load(self.model, str(self.config.path), self.config.engine, self._log_level))
         try:
             self._info = await asyncio.shield(self._loaded)

@@ -31,7 +31,10 @@ class FakeTokenizer:
     eos = END
     pad = -1
     fim = None
+    sep = -1
     adds_bos = False
+    adds_eos = False
+    adds_sep = False
     pointer = None
 
     def is_end(self, token: int) -> bool:

@@ -10,7 +10,7 @@ from server.engine.batch import Batch
 from server.errors import EngineError
 from server.ipc import Accepted, Delta, Failed, Finished
 from server.sampling import SamplingParams
-from tests.engine.fake import GREEDY, Bench, FakeContext, expected
+from tests.engine.fake import GREEDY, Bench, Cell, FakeContext, expected
 
 SHARED = [7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37] * 2
 
@@ -153,6 +153,24 @@ def test_long_prompts_come_in_chunks_while_others_stream() -> None:
     assert all(n == 1 for n in streamed)
 
 
+def test_prompts_of_one_length_are_computed_together() -> None:
+    """Others are not: llama.cpp would cut them into many small batches."""
+    bench = Bench(FakeContext(n_batch=32), n_ubatch=24)
+    prompts = [[10, 11, 12], [20, 21, 22, 23], [30, 31, 32, 33], [40] * 13, [50, 51, 52, 53]]
+    slots = [bench.submit(id, prompt, max_tokens=1) for id, prompt in enumerate(prompts[:4])]
+    assert len(slots) == 4
+    bench.step()
+    assert [sorted(batch) for batch in bench.context.batches] == [
+        [0] * 3,
+        [1] * 4 + [2] * 4,
+        [3] * 13,
+    ]
+    bench.submit(4, prompts[4], max_tokens=1)
+    bench.run()
+    for id, prompt in enumerate(prompts):
+        assert bench.text(id) == expected(prompt, 1)
+
+
 def test_running_slots_are_side_by_side_again_after_a_departure() -> None:
     context = FakeContext(n_slots=4, n_batch=64)
     bench = Bench(context)
@@ -275,6 +293,25 @@ def test_a_refused_batch_fails_its_requests_only() -> None:
     assert isinstance(bench.events[-1], Failed | Finished)
     assert [e.id for e in bench.events if isinstance(e, Failed)] == [2]
     assert bench.text(1) == expected([5, 6, 7], 3)
+
+
+@pytest.mark.parametrize("n_cells", [None, 100])
+def test_a_refused_batch_is_tried_again_one_by_one(n_cells: int | None) -> None:
+    class Refusing(FakeContext):
+        def forward(self, batch: Batch) -> None:
+            if {33, 44} & set(batch.token[: batch.n_tokens].tolist()):
+                # What llama.cpp had computed before it gave up.
+                self.cells[int(batch.slot[0])].append(Cell(int(batch.token[0])))
+                raise EngineError("llama_decode returned -3")
+            super().forward(batch)
+
+    bench = Bench(Refusing(n_cells=n_cells))
+    bench.submit(1, [33, 6, 7], max_tokens=3)
+    bench.submit(2, [5, 6, 7], max_tokens=1)
+    bench.submit(3, [8, 9, 44], max_tokens=3)
+    bench.run()
+    assert sorted(e.id for e in bench.events if isinstance(e, Failed)) == [1, 3]
+    assert bench.text(2) == expected([5, 6, 7], 1)
 
 
 def test_cells_that_cannot_be_had_at_all_fail_the_request() -> None:

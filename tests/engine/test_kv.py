@@ -3,6 +3,7 @@
 import pytest
 
 from server.engine.kv import KVCells, Saved, Slot
+from server.engine.llama import State
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
 from server.ipc import GenerateRequest
@@ -75,6 +76,23 @@ def test_sharing_is_by_identical_tokens_only() -> None:
     other = sequence([*LONG[:12], 61, *LONG[13:]])
     assert kv.match(other).n == 12
     assert kv.match(sequence([61, *LONG[1:]])).n == 0
+
+
+def test_a_prefix_is_saved_once_for_all_who_copy_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = FakeContext(n_slots=4)
+    kv = cells(context)
+    claim(kv, context, LONG)
+    saved: list[int] = []
+    save = context.save
+
+    def count(slot: int) -> State:
+        saved.append(slot)
+        return save(slot)
+
+    monkeypatch.setattr(context, "save", count)
+    for i in range(3):
+        assert claim(kv, context, [*LONG[:-1], 50 + i]).n_reused == len(LONG) - 1
+    assert len(saved) == 1
 
 
 def test_short_prefixes_are_not_copied() -> None:

@@ -1,5 +1,6 @@
 """The worker process: what it decides in a load, and what it says over its pipe."""
 
+import math
 import socket
 import subprocess
 import sys
@@ -10,13 +11,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from server.config import EngineConfig
-from server.engine import llama, main
-from server.engine.llama import Context, Log, Model, backend
-from server.engine.offload import ALL
+from server.engine import main
 from server.errors import ContextLengthExceeded, InvalidRequest, ModelLoadError
 from server.ipc import (
     Accepted,
@@ -26,6 +26,8 @@ from server.ipc import (
     Delta,
     Detokenize,
     Detokenized,
+    Embed,
+    Embedded,
     Event,
     Failed,
     Finished,
@@ -36,6 +38,8 @@ from server.ipc import (
     Loading,
     ModelInfo,
     Question,
+    Rank,
+    Ranked,
     Ready,
     Reply,
     Shutdown,
@@ -46,6 +50,7 @@ from server.ipc import (
     Tokenized,
 )
 from server.sampling import SamplingParams
+from tests import bert
 from tests.conftest import ROOT
 
 SMALL = EngineConfig(n_ctx=64, n_slots=2, n_batch=32, n_ubatch=32, n_threads=1)
@@ -247,6 +252,122 @@ def test_filling_in_is_refused_where_the_model_has_no_tokens_for_it(worker: Proc
     assert failed.error.param == "suffix"
 
 
+def vectors(told: Event | Reply) -> list[NDArray[np.float32]]:
+    assert isinstance(told, Embedded), told
+    return [np.frombuffer(raw, "<f4") for raw in told.vectors]
+
+
+def test_a_model_that_generates_embeds_too(worker: Process) -> None:
+    told = ask(worker, 30, Embed(("The cat sat on the mat.", (504, 2365), "x" * 60)))
+    assert isinstance(told, Embedded)
+    assert told.n_tokens[:2] == (7, 2)
+    assert [len(vector) for vector in vectors(told)] == [576] * 3
+    assert [float(v @ v) for v in vectors(told)] == pytest.approx([1.0] * 3)
+    again = ask(worker, 31, Embed(("The cat sat on the mat.",)))
+    np.testing.assert_allclose(vectors(again)[0], vectors(told)[0], atol=1e-3)
+
+
+def test_refused_questions_about_texts(worker: Process) -> None:
+    failed = ask(worker, 32, Embed(("x", (1,) * 65)))
+    assert isinstance(failed, Failed) and isinstance(failed.error, ContextLengthExceeded)
+    assert failed.error.message == "input.1: 65 tokens, this model takes at most 64"
+    failed = ask(worker, 33, Embed(((100_257,),)))
+    assert isinstance(failed, Failed)
+    assert "token 100257 is not in the vocabulary of 49,152" in failed.error.message
+    failed = ask(worker, 34, Rank("q", ("d",)))
+    assert isinstance(failed, Failed)
+    assert "does not rank documents" in failed.error.message
+
+
+def test_streams_go_on_while_texts_are_embedded(model_path: Path) -> None:
+    """Both give what they give alone, and no token waits for more than a slice of the texts."""
+    settings = {"n_ctx": 256, "n_batch": 512, "n_ubatch": 512, "prefill_ms": 1}
+    endless = SamplingParams(temperature=0, ignore_eos=True)
+    question = Embed(tuple(f"Text {n} of many." for n in range(64)))
+    with started(model_path, SMALL.model_copy(update=settings)) as process:
+        process.loaded()
+        alone = vectors(ask(process, 0, question))
+        process.submit(1, Text("Once upon a time"), sampling=endless, max_tokens=50)
+        text = words(process.answer(1))
+        process.submit(2, Text("Once upon a time"), sampling=endless, max_tokens=50)
+        streamed: list[Event] = []
+        told: Embedded | None = None
+        n_between = 0
+        for event in process.events():
+            if not streamed:
+                process.pipe.send(Ask(3, question))
+            if event.id == 2:
+                streamed.append(event)
+            else:
+                assert isinstance(event, Answer) and isinstance(event.reply, Embedded)
+                told, n_between = event.reply, len(streamed)
+            if told is not None and isinstance(streamed[-1], Finished):
+                break
+        assert told is not None
+        assert words(streamed) == text
+        # Forwards of 64 tokens, one after each token of the stream.
+        assert sum(told.n_tokens) // 64 <= n_between < len(streamed)
+        # Activations are rounded by the tile, and the tiles were others.
+        for found, expected in zip(vectors(told), alone, strict=True):
+            assert float(found @ expected) > 0.998
+
+
+def test_a_cancelled_question_is_forgotten(worker: Process) -> None:
+    worker.pipe.send(Ask(40, Embed(("A long text about nothing. " * 5,) * 500)))
+    worker.pipe.send(Cancel(40))
+    told = ask(worker, 41, Embed(("short",)))
+    assert isinstance(told, Embedded)
+
+
+def test_a_model_that_only_embeds(tmp_path: Path) -> None:
+    tiny = bert.tiny()
+    with started(
+        tiny.write(tmp_path / "tiny.gguf"), EngineConfig(n_ctx=512, n_threads=1)
+    ) as process:
+        told, info = process.loaded()
+        assert told[-1] == 1.0
+        assert isinstance(info, ModelInfo)
+        assert (info.generates, info.embeds, info.ranks) == (False, True, False)
+        assert (info.n_ctx, info.n_embd, info.pooling) == (64, 32, "mean"), (
+            "not beyond the training"
+        )
+        assert (info.n_slots, info.kv_layout) == (0, "none")
+        texts = ("the cat sat", "fish", "what does the dog eat")
+        for found, text in zip(vectors(ask(process, 0, Embed(texts))), texts, strict=True):
+            np.testing.assert_allclose(found, tiny.vector(bert.enclosed(text)), atol=1e-3)
+        full = ask(process, 1, Embed(((5,) * 64,)))
+        assert isinstance(full, Embedded)
+        process.submit(2, Text("the cat"), max_tokens=4)
+        (failed,) = process.answer(2)
+        assert isinstance(failed, Failed) and isinstance(failed.error, InvalidRequest)
+        assert failed.error.message == "this model gives embeddings, it does not generate text"
+        process.pipe.send(Cancel(2))
+        process.pipe.send(Shutdown())
+        assert process.end() == 0
+
+
+def test_a_model_that_ranks(tmp_path: Path) -> None:
+    tiny = bert.tiny(seed=5).with_pooling("rank")
+    with started(tiny.write(tmp_path / "rank.gguf"), EngineConfig(n_threads=1)) as process:
+        _, info = process.loaded()
+        assert isinstance(info, ModelInfo)
+        assert (info.generates, info.embeds, info.ranks) == (False, False, True)
+        documents = ("fish", "the mat", "paris")
+        told = ask(process, 0, Rank("what does the cat eat", documents))
+        assert isinstance(told, Ranked)
+        pairs = [bert.enclosed("what does the cat eat", text) for text in documents]
+        odds = [tiny.score(pair) for pair in pairs]
+        assert told.scores == pytest.approx([1 / (1 + math.exp(-x)) for x in odds], abs=2e-3)
+        assert told.n_tokens == tuple(map(len, pairs))
+        failed = ask(process, 1, Embed(("fish",)))
+        assert isinstance(failed, Failed)
+        assert "ranks documents and has no embeddings" in failed.error.message
+        process.submit(2, Text("the cat"))
+        (failed,) = process.answer(2)
+        assert isinstance(failed, Failed)
+        assert failed.error.message == "this model ranks documents, it does not generate text"
+
+
 def test_it_ends_with_the_server_even_while_it_answers(model_path: Path) -> None:
     with started(model_path) as process:
         process.loaded()
@@ -276,92 +397,3 @@ def test_it_sends_nothing_while_idle(model_path: Path) -> None:
         assert process.process.poll() is None
         process.submit(0, Text("One, two, three,"), max_tokens=1)
         assert isinstance(process.answer(0)[-1], Finished)
-
-
-# What a load decides.
-
-
-@pytest.fixture(scope="module")
-def log() -> Iterator[Log]:
-    yield llama.backend_init()
-    backend.C.llama_log_set(backend.C.llama_log_callback(), None)
-
-
-@pytest.fixture(scope="module")
-def model(model_path: Path, log: Log) -> Iterator[Model]:
-    with Model(str(model_path), SMALL, 0, log, lambda _: None) as model:
-        yield model
-
-
-def test_warm_up_leaves_the_cells_empty(model: Model) -> None:
-    config = SMALL.model_copy(update={"flash_attn": "off"})
-    with Context(model, config, 64, None) as context:
-        assert main.warm_up(context)
-        assert context.cells_of(0) == context.cells_of(1) == 0
-
-
-def test_plan_decides_every_auto(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Memory:
-        available = 2 * 64 * 2 * model.kv_bytes_per_token(2.0, 2.0)
-
-    monkeypatch.setattr(psutil, "virtual_memory", Memory)
-    monkeypatch.setattr(main, "_has_amx", lambda: True)
-    monkeypatch.setattr("server.engine.main._has_amx", lambda: False)
-    config, layout = main.plan(SMALL, model)
-    assert (config.flash_attn, layout.name, layout.n_ctx) == ("auto", "split", 64)
-    monkeypatch.setattr("server.engine.main._has_amx", lambda: True)
-    config, layout = main.plan(SMALL, model)
-    assert (config.flash_attn, layout.name, layout.n_ctx) == ("off", "split", 64)
-    Memory.available -= 2
-    _, layout = main.plan(SMALL, model)
-    assert layout.name == "unified"
-    _, layout = main.plan(SMALL.model_copy(update={"kv_quant": "q8_0"}), model)
-    assert layout.name == "split"
-    config, layout = main.plan(EngineConfig(), model)
-    assert layout.n_ctx == 8192
-
-
-class Opened(Model):
-    """Notes with how many layers each file is opened."""
-
-    def __init__(self, path: str, config: EngineConfig, n_gpu_layers: int, *rest: Any):
-        layers.append(n_gpu_layers)
-        super().__init__(path, config, n_gpu_layers, *rest)
-
-
-layers: list[int] = []
-
-
-@pytest.mark.parametrize(
-    ("free", "n_gpu_layers", "expected"),
-    [
-        ([], "auto", [0]),
-        ([], 12, [0]),
-        ([64 * 2**30], "auto", [0, 31]),
-        ([1], "auto", [0, 0]),
-        ([1], 12, [0, 12]),
-        ([1], "all", [0, ALL]),
-    ],
-)
-def test_layers_on_the_gpu(
-    free: list[int],
-    n_gpu_layers: int | str,
-    expected: list[int],
-    model_path: Path,
-    log: Log,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Where there is a GPU, the file is opened twice: first for its sizes alone."""
-    layers.clear()
-    monkeypatch.setattr(llama, "gpu_memory", lambda: free)
-    monkeypatch.setattr(llama, "Model", Opened)
-    config = SMALL.model_copy(update={"n_gpu_layers": n_gpu_layers})
-
-    def progress(_: float) -> None:
-        return None
-
-    load: Any = Load("m", str(model_path), config)
-    quiet: Any = progress
-    with main.open_model(load, log, quiet) as model:
-        assert model.n_gpu_layers == expected[-1]
-    assert layers == expected

@@ -130,6 +130,7 @@ def test_a_prompt_alone_can_be_scored() -> None:
     check_prompt(echo.tokens, prompt, 2)
     assert isinstance(finished, Finished)
     assert (finished.reason, finished.n_completion, finished.text) == ("length", 0, "")
+    assert finished.scores == ()
 
 
 @pytest.mark.parametrize("prompt", [[3, 1, 4], [3]])
@@ -171,3 +172,17 @@ def test_the_ending_token_is_scored() -> None:
     bench.run()
     (told,) = scores_of(bench, 1)
     assert (told.id, told.piece) == (END, b"")
+
+
+def test_control_tokens_of_a_prompt_are_written_out() -> None:
+    class Named(FakeTokenizer):
+        def piece(self, token: int, special: bool = False) -> bytes:
+            return b"<end>" if special and token == END else super().piece(token)
+
+    bench = Bench(FakeContext())
+    bench.vocabulary.raw = Named()
+    for id, logprobs in ((1, None), (2, 1)):
+        submit(bench, id, [3, END, 4], max_tokens=0, logprobs=logprobs, echo=True)
+    bench.run()
+    told = [event.tokens for event in bench.events if isinstance(event, Echo)]
+    assert [[score.piece for score in tokens] for tokens in told] == [[b"#", b"<end>", b"$"]] * 2

@@ -138,7 +138,8 @@ class Made:
 
     n_tokens = 63
     eos = 61
-    pad = -1
+    pad = sep = -1
+    adds_eos = adds_sep = False
     fim: tuple[int, int, int] | None = None
     pointer: Any = None
 

@@ -5,7 +5,17 @@ import asyncio
 import pytest
 
 from server.errors import CorralError, InvalidRequest, WorkerDied
-from server.ipc import Accepted, Delta, Event, Failed, Finished
+from server.ipc import (
+    Accepted,
+    Answer,
+    Delta,
+    Detokenized,
+    Echo,
+    Event,
+    Failed,
+    Finished,
+    TokenScore,
+)
 from server.pool.generation import Generation
 
 FINISHED = Finished(1, "!", 1, "stop", 3, 0, 4)
@@ -36,7 +46,7 @@ def push(generation: Generation, *events: Event) -> None:
         generation.push(event)
 
 
-async def rest(generation: Generation) -> list[Delta | Finished]:
+async def rest(generation: Generation) -> list[Echo | Delta | Finished]:
     return [event async for event in generation]
 
 
@@ -54,6 +64,15 @@ async def test_unread_deltas_are_merged(generation: Generation) -> None:
     push(generation, Accepted(1, 3), Delta(1, "a", 1), Delta(1, "", 2), Delta(1, "c", 1), FINISHED)
     await generation.accepted()
     assert await rest(generation) == [Delta(1, "ac", 4), FINISHED]
+
+
+async def test_scores_are_merged_too(generation: Generation) -> None:
+    scores = [TokenScore(i, b"x", -0.5 * i) for i in range(3)]
+    echo = Echo(1, (scores[0],))
+    push(generation, Accepted(1, 3), echo)
+    push(generation, Delta(1, "a", 1, (scores[1],)), Delta(1, "b", 1, (scores[2],)), FINISHED)
+    await generation.accepted()
+    assert await rest(generation) == [echo, Delta(1, "ab", 2, (scores[1], scores[2])), FINISHED]
 
 
 async def test_the_end_is_not_merged(generation: Generation) -> None:
@@ -122,7 +141,10 @@ async def test_close_cancels_once(generation: Generation, cancelled: Cancelled) 
     assert await anext(aiter(generation)) == Delta(1, "a", 1)
 
 
-@pytest.mark.parametrize("event", [Delta(1, "a", 1), FINISHED])
+ANSWER = Answer(1, Detokenized("a"))
+
+
+@pytest.mark.parametrize("event", [Delta(1, "a", 1), Echo(1, ()), FINISHED, ANSWER])
 async def test_a_worker_that_forgets_to_accept(generation: Generation, event: Event) -> None:
     push(generation, event)
     with pytest.raises(AssertionError, match="before Accepted"):
@@ -133,4 +155,11 @@ async def test_a_worker_that_accepts_twice(generation: Generation) -> None:
     push(generation, Accepted(1, 3), Accepted(1, 3))
     await generation.accepted()
     with pytest.raises(AssertionError, match="accepted a request twice"):
+        await rest(generation)
+
+
+async def test_a_worker_that_answers_what_nobody_asked(generation: Generation) -> None:
+    push(generation, Accepted(1, 3), ANSWER)
+    await generation.accepted()
+    with pytest.raises(AssertionError, match="was not asked"):
         await rest(generation)

@@ -28,6 +28,7 @@ from server.ipc import (
     Delta,
     Detokenize,
     Detokenized,
+    Echo,
     Finished,
     GenerateRequest,
     Text,
@@ -131,9 +132,13 @@ def request(prompt: str = "words") -> GenerateRequest:
     return GenerateRequest(Text(prompt), SamplingParams())
 
 
-async def text(generation: Generation) -> str:
+async def told(generation: Generation) -> list[Delta | Finished]:
     await generation.accepted()
-    return "".join([event.text async for event in generation])
+    return [event async for event in generation if not isinstance(event, Echo)]
+
+
+async def text(generation: Generation) -> str:
+    return "".join(event.text for event in await told(generation))
 
 
 async def ask(pool: ModelPool, prompt: str = "words") -> str:
@@ -533,7 +538,7 @@ async def test_the_counts_of_an_answer(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
         generation = (await pool.worker("m")).submit(request())
         assert (await generation.accepted()).n_prompt == 3
-        events = [event async for event in generation]
+        events = [event async for event in generation if not isinstance(event, Echo)]
         assert sum(event.n_tokens for event in events) == 3
         assert isinstance(events[-1], Finished)
         assert pool.loads() == {"m": (0, 0)}

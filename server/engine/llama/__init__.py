@@ -11,6 +11,7 @@ Deliberate oddities:
 
 from server.engine.llama.backend import Log, backend_init, gpu_memory
 from server.engine.llama.context import Context, Logits, NoRoom, State
+from server.engine.llama.embedding import EmbeddingContext, Vectors
 from server.engine.llama.model import Model
 from server.engine.llama.samplers import CANDIDATE, Chain
 from server.engine.llama.vocabulary import RawVocabulary
@@ -19,12 +20,14 @@ __all__ = [
     "CANDIDATE",
     "Chain",
     "Context",
+    "EmbeddingContext",
     "Log",
     "Logits",
     "Model",
     "NoRoom",
     "RawVocabulary",
     "State",
+    "Vectors",
     "backend_init",
     "gpu_memory",
 ]

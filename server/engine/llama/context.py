@@ -45,7 +45,7 @@ class Context:
     """
 
     def __init__(self, model: Model, config: EngineConfig, n_ctx: int, n_cells: int | None):
-        params = C.llama_context_default_params()
+        params = common_params(config)
         # Less than a cell and a row for each slot aborts the process.
         n_cells_all = n_ctx * config.n_slots if n_cells is None else n_cells
         params.n_ctx = max(n_cells_all, config.n_slots)
@@ -53,20 +53,8 @@ class Context:
         params.n_ubatch = min(config.n_ubatch, config.n_batch)
         params.n_seq_max = config.n_slots
         params.kv_unified = n_cells is not None
-        params.n_threads = params.n_threads_batch = config.n_threads or default_threads()
-        params.flash_attn_type = FLASH_ATTN[config.flash_attn]
         params.type_k = KV_TYPES[config.kv_quant]
         params.type_v = KV_TYPES[config.kv_quant_v or config.kv_quant]
-        params.offload_kqv = config.offload_kqv
-        params.rope_scaling_type = ROPE_SCALING[config.rope_scaling]
-        params.rope_freq_base = config.rope_freq_base
-        params.rope_freq_scale = config.rope_freq_scale
-        params.yarn_ext_factor = config.yarn_ext_factor
-        params.yarn_attn_factor = config.yarn_attn_factor
-        params.yarn_beta_fast = config.yarn_beta_fast
-        params.yarn_beta_slow = config.yarn_beta_slow
-        params.yarn_orig_ctx = config.yarn_orig_ctx
-        params.no_perf = True
         self._log = model.log
         self.pointer: Any = C.llama_init_from_model(model.pointer, params)
         if not self.pointer:
@@ -144,13 +132,31 @@ class Context:
     def _bind(self, batch: Batch) -> Any:
         """The C struct over the batch's arrays, made once."""
         if self._bound is None or self._bound[0] is not batch:
-            self._bound = (batch, _Bound(batch))
+            self._bound = (batch, Bound(batch))
         bound = self._bound[1]
         bound.struct.n_tokens = batch.n_tokens
         return bound.struct
 
 
-class _Bound:
+def common_params(config: EngineConfig) -> Any:
+    """What all contexts of a model have in common: threads, attention and positions."""
+    params = C.llama_context_default_params()
+    params.n_threads = params.n_threads_batch = config.n_threads or default_threads()
+    params.flash_attn_type = FLASH_ATTN[config.flash_attn]
+    params.offload_kqv = config.offload_kqv
+    params.rope_scaling_type = ROPE_SCALING[config.rope_scaling]
+    params.rope_freq_base = config.rope_freq_base
+    params.rope_freq_scale = config.rope_freq_scale
+    params.yarn_ext_factor = config.yarn_ext_factor
+    params.yarn_attn_factor = config.yarn_attn_factor
+    params.yarn_beta_fast = config.yarn_beta_fast
+    params.yarn_beta_slow = config.yarn_beta_slow
+    params.yarn_orig_ctx = config.yarn_orig_ctx
+    params.no_perf = True
+    return params
+
+
+class Bound:
     """A llama_batch whose arrays are those of a Batch; each token belongs to one slot."""
 
     def __init__(self, batch: Batch):

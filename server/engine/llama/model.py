@@ -14,6 +14,10 @@ from server.engine.llama.vocabulary import RawVocabulary
 from server.errors import ModelLoadError
 
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
+POOLING = {"1": "mean", "2": "cls", "3": "last", "4": "rank"}
+"""llama_pooling_type, as metadata. No pooling at all gives no vector of a text."""
+BIDIRECTIONAL = frozenset({"gemma-embedding"})
+"""Architectures whose attention looks forward without a word of it in the metadata."""
 LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
 """(mmap, mlock) -> llama_load_mode."""
 
@@ -54,6 +58,7 @@ class Model:
         if not self.pointer:
             raise ModelLoadError(f"cannot load {path}: {log.reason()}")
         self.log = log
+        self._pooling = None if config.pooling == "auto" else config.pooling
         self.n_gpu_layers = n_gpu_layers
         self.vocabulary = RawVocabulary(self.pointer)
         self.n_layer: int = C.llama_model_n_layer(self.pointer)
@@ -63,9 +68,7 @@ class Model:
         if not self.size_bytes:
             self.close()
             raise ModelLoadError(f"cannot serve {path}: it holds a vocabulary but no weights")
-        if not C.llama_model_has_decoder(self.pointer):
-            self.close()
-            raise ModelLoadError(f"cannot serve {path}: the model does not generate text")
+        self.n_embd: int = C.llama_model_n_embd_out(self.pointer)
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +93,63 @@ class Model:
     def template(self) -> str | None:
         """The chat template in the GGUF's metadata."""
         found = C.llama_model_chat_template(self.pointer, None)
+        return found.decode(errors="replace") if found else None
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the GGUF's metadata as text, numbers and booleans too; None without it."""
+        buffer = ctypes.create_string_buffer(256)
+        n = C.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
+        return None if n < 0 else buffer.value.decode(errors="replace")
+
+    def _of_architecture(self, key: str) -> str | None:
+        return self.metadata(f"{self.metadata('general.architecture')}.{key}")
+
+    @cached_property
+    def is_causal(self) -> bool:
+        """Whether a token's vector depends on earlier tokens alone."""
+        if self.metadata("general.architecture") in BIDIRECTIONAL:
+            return False
+        if not C.llama_model_has_decoder(self.pointer) or C.llama_model_is_diffusion(self.pointer):
+            return False
+        return self._of_architecture("attention.causal") != "false"
+
+    @cached_property
+    def trained_pooling(self) -> str | None:
+        """How the model was trained to sum a text up, None if it was not: mean, cls, last, rank."""
+        return POOLING.get(self._of_architecture("pooling_type") or "")
+
+    @cached_property
+    def pooling(self) -> str:
+        """How a text's vector comes of its tokens': as configured, as trained, or their mean."""
+        return self._pooling or self.trained_pooling or "mean"
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it tells how well a document answers a query."""
+        return self.pooling == "rank"
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it gives vectors of texts."""
+        has_both = C.llama_model_has_encoder(self.pointer) and C.llama_model_has_decoder(
+            self.pointer
+        )
+        return not self.ranks and not has_both
+
+    @cached_property
+    def has_learned_positions(self) -> bool:
+        """Whether there is a vector for each position, and none behind the last."""
+        return C.llama_model_rope_type(self.pointer) == C.LLAMA_ROPE_TYPE_NONE
+
+    @property
+    def generates(self) -> bool:
+        """Whether it continues texts. One that was trained to sum them up is not asked to."""
+        return self.is_causal and self.trained_pooling is None
+
+    @cached_property
+    def rerank_template(self) -> str | None:
+        """How a {query} and a {document} are put together, if the GGUF says."""
+        found = C.llama_model_chat_template(self.pointer, b"rerank")
         return found.decode(errors="replace") if found else None
 
     def kv_bytes_per_token(self, bytes_k: float, bytes_v: float) -> int:

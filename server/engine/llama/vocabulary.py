@@ -22,7 +22,10 @@ class RawVocabulary:
         self.bos: int = C.llama_vocab_bos(self._pointer)
         self.eos: int = C.llama_vocab_eos(self._pointer)
         self.pad: int = C.llama_vocab_pad(self._pointer)
+        self.sep: int = C.llama_vocab_sep(self._pointer)
         self.adds_bos: bool = C.llama_vocab_get_add_bos(self._pointer)
+        self.adds_eos: bool = C.llama_vocab_get_add_eos(self._pointer)
+        self.adds_sep: bool = C.llama_vocab_get_add_sep(self._pointer)
 
     @property
     def pointer(self) -> Any:

@@ -1,0 +1,112 @@
+"""EmbeddingContext: forwards that give vectors of tokens, or scores of whole texts."""
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false, reportPrivateUsage=false
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
+
+import ctypes
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.config import EngineConfig
+from server.engine.batch import Batch
+from server.engine.llama.backend import C
+from server.engine.llama.context import Bound, common_params
+from server.engine.llama.model import Model
+from server.errors import EngineError
+
+Vectors = NDArray[np.float32]
+
+N_SLOTS = 32
+"""Texts of one forward."""
+
+N_LOGITS = 2**25
+"""Logits of one forward, 128 MiB of them: llama.cpp computes them for every token, unasked."""
+
+MIN_UBATCH = 64
+PAD = 256
+"""Cells come in multiples of this."""
+
+
+class EmbeddingContext:
+    """A second context of a model, or the only one of a model that does not generate.
+
+    It holds at least `n_cells` tokens, of up to N_SLOTS texts. For one thread at a time. Where
+    attention looks forward, or a head scores the whole, a text must not be cut over forwards.
+    """
+
+    def __init__(self, model: Model, config: EngineConfig, n_cells: int):
+        """Raises EngineError, if there is no memory for that many cells."""
+        self.can_cut = model.is_causal and not model.ranks
+        n_ubatch = n_cells
+        if self.can_cut:
+            n_ubatch = min(config.n_ubatch, max(MIN_UBATCH, N_LOGITS // model.vocabulary.n_tokens))
+            # So that others fit beside one that is cut.
+            n_cells += n_ubatch
+        n_cells = -(-n_cells // PAD) * PAD
+        params = common_params(config)
+        params.n_ctx = n_cells
+        params.n_batch = params.n_ubatch = n_ubatch if self.can_cut else n_cells
+        params.n_seq_max = N_SLOTS
+        params.kv_unified = True
+        params.embeddings = True
+        params.pooling_type = (
+            C.LLAMA_POOLING_TYPE_RANK if model.ranks else C.LLAMA_POOLING_TYPE_NONE
+        )
+        self._log = model.log
+        self.pointer: Any = C.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise EngineError(f"no context of {n_cells} cells: {self._log.reason()}")
+        self._memory: Any = C.llama_get_memory(self.pointer)
+        self.n_cells = n_cells
+        self.n_slots = N_SLOTS
+        self.n_batch: int = C.llama_n_batch(self.pointer)
+        self._n_embd = model.n_embd
+        self._n_scores: int = C.llama_model_n_cls_out(model.pointer)
+        self._bound: tuple[Batch, Bound] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the cells."""
+        if self.pointer:
+            C.llama_free(self.pointer)
+            self.pointer = None
+
+    def forward(self, batch: Batch) -> None:
+        """Compute the batch, all tokens of which must be rows. Raises EngineError."""
+        assert 0 < batch.n_tokens == batch.n_rows <= self.n_batch
+        if self._bound is None or self._bound[0] is not batch:
+            self._bound = (batch, Bound(batch))
+        struct = self._bound[1].struct
+        struct.n_tokens = batch.n_tokens
+        # Where a model keeps no cells, this encodes.
+        code = C.llama_decode(self.pointer, struct)
+        if code:
+            raise EngineError(
+                f"llama_decode returned {code} for {batch.n_tokens} tokens: {self._log.reason()}"
+            )
+
+    def rows(self, n_rows: int) -> Vectors:
+        """The last forward's vectors, [n_rows, n_embd]; a view that the next one overwrites."""
+        address = ctypes.cast(C.llama_get_embeddings(self.pointer), ctypes.c_void_p).value
+        assert address, "the last forward gave no vectors"
+        raw: Any = (ctypes.c_float * (n_rows * self._n_embd)).from_address(address)
+        return np.frombuffer(raw, np.float32).reshape(n_rows, self._n_embd)
+
+    def scores(self, slot: int) -> list[float]:
+        """What the ranking head gave a slot of the last forward."""
+        found = C.llama_get_embeddings_seq(self.pointer, slot)
+        assert found, f"the last forward gave no score to slot {slot}"
+        return found[: self._n_scores]
+
+    def drop(self, slot: int) -> None:
+        """Forget a slot's tokens."""
+        assert 0 <= slot < self.n_slots
+        if self._memory:
+            C.llama_memory_seq_rm(self._memory, slot, -1, -1)

@@ -1,0 +1,128 @@
+"""Opening a model: what is decided before its contexts are made, and what is said of it."""
+
+import logging
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+
+from server.config import EngineConfig
+from server.engine import llama
+from server.engine.batch import Batch
+from server.engine.layout import KV_BYTES, Layout, choose_flash_attn, choose_layout, choose_n_ctx
+from server.engine.offload import choose_gpu_layers
+from server.engine.vocabulary import Vocabulary
+from server.ipc import Load, Loading, Message, ModelInfo
+
+log = logging.getLogger(__name__)
+
+
+def open_model(
+    load: Load, captured: llama.Log, on_progress: Callable[[float], None]
+) -> llama.Model:
+    """Open the GGUF with as many layers on the GPU as are wanted and fit."""
+    free = llama.gpu_memory()
+    n_layers = 0
+    if free:
+        n_layers = _gpu_layers(load, captured, free)
+    return llama.Model(load.path, load.engine, n_layers, captured, on_progress)
+
+
+def _gpu_layers(load: Load, captured: llama.Log, free: list[int]) -> int:
+    """Sizes come from opening the file without its weights."""
+    with llama.Model(load.path, load.engine, 0, captured, lambda _: None, True) as sizes:
+        n_ctx = choose_n_ctx(load.engine, sizes.n_ctx_train)
+        per_cell = _bytes_per_cell(sizes, load.engine)
+        return choose_gpu_layers(
+            load.engine, n_ctx, sizes.n_layer, sizes.size_bytes, per_cell, free
+        )
+
+
+def _bytes_per_cell(model: llama.Model, config: EngineConfig) -> int:
+    return model.kv_bytes_per_token(
+        KV_BYTES[config.kv_quant], KV_BYTES[config.kv_quant_v or config.kv_quant]
+    )
+
+
+def plan(config: EngineConfig, model: llama.Model) -> tuple[EngineConfig, Layout]:
+    """The engine's settings with every `auto` decided."""
+    on_gpu = model.n_gpu_layers > 0
+    config = choose_flash_attn(config, on_gpu, _has_amx())
+    n_ctx = choose_n_ctx(config, model.n_ctx_train)
+    if model.has_learned_positions or not model.generates:
+        # One more position would abort the process.
+        n_ctx = min(n_ctx, model.n_ctx_train or n_ctx)
+    free = psutil.virtual_memory().available
+    return config, choose_layout(config, n_ctx, _bytes_per_cell(model, config), free, on_gpu)
+
+
+def _has_amx() -> bool:
+    """Whether the processor multiplies matrices in tiles, as far as Linux tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "amx_tile" in cpuinfo.read_text()
+
+
+def warm_up(context: llama.Context) -> bool:
+    """Decode two tokens, which finds miscompiled kernels; whether slots can be trimmed."""
+    batch = Batch(context.n_batch)
+    batch.add(0, [0, 0][: context.n_batch], 0, n_rows=1)
+    started = time.monotonic()
+    context.forward(batch)
+    log.debug("warm-up took %.0f ms", 1000 * (time.monotonic() - started))
+    can_trim = context.trim(0, 1)
+    context.trim(0, 0)
+    return can_trim
+
+
+def probe(model: llama.Model, config: EngineConfig) -> None:
+    """The same for a model that does not generate. Raises EngineError."""
+    with llama.EmbeddingContext(model, config, n_cells=1) as context:
+        batch = Batch(context.n_batch)
+        batch.add(0, [0, 0], 0, n_rows=2)
+        context.forward(batch)
+
+
+def describe(
+    model: llama.Model, vocabulary: Vocabulary, layout: Layout, context: llama.Context | None
+) -> ModelInfo:
+    """What the server is told; `context` is None if the model does not generate."""
+    return ModelInfo(
+        n_ctx=layout.n_ctx if context is None else context.n_ctx,
+        n_ctx_train=model.n_ctx_train,
+        n_slots=0 if context is None else context.n_slots,
+        n_vocab=vocabulary.n_tokens,
+        n_params=model.n_params,
+        size_bytes=model.size_bytes,
+        description=model.description,
+        template=model.template,
+        bos=vocabulary.bos,
+        eos=vocabulary.eos,
+        special=tuple(vocabulary.special),
+        special_ids=tuple(vocabulary.special.values()),
+        kv_layout="none" if context is None else layout.name,
+        n_gpu_layers=model.n_gpu_layers,
+        adds_bos=vocabulary.raw.adds_bos,
+        pad=vocabulary.pad,
+        generates=model.generates,
+        embeds=model.embeds,
+        ranks=model.ranks,
+        n_embd=model.n_embd,
+        pooling=model.pooling,
+    )
+
+
+class Progress:
+    """Tells the server how far a load has come, at most every 5%."""
+
+    def __init__(self, pipe: Connection):
+        self._pipe = pipe
+        self._told = 0.0
+
+    def __call__(self, done: float) -> None:
+        # 1.0 is kept for the moment before the warm-up.
+        if done >= self._told + 0.05 and done < 1.0:
+            self._told = done
+            message: Message = Loading(done)
+            self._pipe.send(message)

@@ -1,0 +1,156 @@
+"""What is decided when a model is opened, and what is said of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import psutil
+import pytest
+
+from server.config import EngineConfig
+from server.engine import llama, opening
+from server.engine.llama import Context, Log, Model, backend
+from server.engine.offload import ALL
+from server.ipc import Load
+from tests.engine.test_main import SMALL
+
+
+@pytest.fixture(scope="module")
+def log() -> Iterator[Log]:
+    yield llama.backend_init()
+    backend.C.llama_log_set(backend.C.llama_log_callback(), None)
+
+
+@pytest.fixture(scope="module")
+def model(model_path: Path, log: Log) -> Iterator[Model]:
+    with Model(str(model_path), SMALL, 0, log, lambda _: None) as model:
+        yield model
+
+
+def test_warm_up_leaves_the_cells_empty(model: Model) -> None:
+    config = SMALL.model_copy(update={"flash_attn": "off"})
+    with Context(model, config, 64, None) as context:
+        assert opening.warm_up(context)
+        assert context.cells_of(0) == context.cells_of(1) == 0
+
+
+def test_plan_decides_every_auto(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory:
+        available = 2 * 64 * 2 * model.kv_bytes_per_token(2.0, 2.0)
+
+    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+    monkeypatch.setattr("server.engine.opening._has_amx", lambda: False)
+    config, layout = opening.plan(SMALL, model)
+    assert (config.flash_attn, layout.name, layout.n_ctx) == ("auto", "split", 64)
+    monkeypatch.setattr("server.engine.opening._has_amx", lambda: True)
+    config, layout = opening.plan(SMALL, model)
+    assert (config.flash_attn, layout.name, layout.n_ctx) == ("off", "split", 64)
+    Memory.available -= 2
+    _, layout = opening.plan(SMALL, model)
+    assert layout.name == "unified"
+    _, layout = opening.plan(SMALL.model_copy(update={"kv_quant": "q8_0"}), model)
+    assert layout.name == "split"
+    config, layout = opening.plan(EngineConfig(), model)
+    assert layout.n_ctx == 8192
+
+
+class Opened(Model):
+    """Notes with how many layers each file is opened."""
+
+    def __init__(self, path: str, config: EngineConfig, n_gpu_layers: int, *rest: Any):
+        layers.append(n_gpu_layers)
+        super().__init__(path, config, n_gpu_layers, *rest)
+
+
+layers: list[int] = []
+
+
+@pytest.mark.parametrize(
+    ("free", "n_gpu_layers", "expected"),
+    [
+        ([], "auto", [0]),
+        ([], 12, [0]),
+        ([64 * 2**30], "auto", [0, 31]),
+        ([1], "auto", [0, 0]),
+        ([1], 12, [0, 12]),
+        ([1], "all", [0, ALL]),
+    ],
+)
+def test_layers_on_the_gpu(
+    free: list[int],
+    n_gpu_layers: int | str,
+    expected: list[int],
+    model_path: Path,
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there is a GPU, the file is opened twice: first for its sizes alone."""
+    layers.clear()
+    monkeypatch.setattr(llama, "gpu_memory", lambda: free)
+    monkeypatch.setattr(llama, "Model", Opened)
+    config = SMALL.model_copy(update={"n_gpu_layers": n_gpu_layers})
+
+    def progress(_: float) -> None:
+        return None
+
+    load: Any = Load("m", str(model_path), config)
+    quiet: Any = progress
+    with opening.open_model(load, log, quiet) as model:
+        assert model.n_gpu_layers == expected[-1]
+    assert layers == expected
+
+
+def write_gpt2(path: Path, n_ctx: int) -> None:
+    """A model of one layer that has a vector for each position."""
+    writer: Any = gguf.GGUFWriter(path, "gpt2")
+    writer.add_context_length(n_ctx)
+    writer.add_embedding_length(8)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(16)
+    writer.add_head_count(2)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_tokenizer_model("none")
+    writer.add_vocab_size(10)
+    shapes = {
+        "token_embd.weight": (10, 8),
+        "position_embd.weight": (n_ctx, 8),
+        "output_norm.weight": (8,),
+        "output_norm.bias": (8,),
+        "blk.0.attn_norm.weight": (8,),
+        "blk.0.attn_norm.bias": (8,),
+        "blk.0.attn_qkv.weight": (24, 8),
+        "blk.0.attn_qkv.bias": (24,),
+        "blk.0.attn_output.weight": (8, 8),
+        "blk.0.attn_output.bias": (8,),
+        "blk.0.ffn_norm.weight": (8,),
+        "blk.0.ffn_norm.bias": (8,),
+        "blk.0.ffn_up.weight": (16, 8),
+        "blk.0.ffn_up.bias": (16,),
+        "blk.0.ffn_down.weight": (8, 16),
+        "blk.0.ffn_down.bias": (8,),
+    }
+    for name, shape in shapes.items():
+        writer.add_tensor(name, np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_there_is_no_context_beyond_learned_positions(tmp_path: Path, log: Log) -> None:
+    """llama.cpp aborts on a position that has no vector."""
+    path = tmp_path / "gpt2.gguf"
+    write_gpt2(path, 16)
+    with Model(str(path), SMALL, 0, log, lambda _: None) as model:
+        assert model.generates
+        _, layout = opening.plan(SMALL, model)
+        assert layout.n_ctx == 16
+        _, layout = opening.plan(SMALL.model_copy(update={"n_ctx": 8}), model)
+        assert layout.n_ctx == 8
+
+
+def test_rotated_positions_have_no_end(model: Model) -> None:
+    _, layout = opening.plan(SMALL.model_copy(update={"n_ctx": 9000}), model)
+    assert layout.n_ctx == 9000 > model.n_ctx_train
