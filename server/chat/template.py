@@ -5,12 +5,12 @@ training; its body is rendered in place.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain
-from typing import NoReturn, cast
+from typing import NamedTuple, NoReturn, cast
 
 import jinja2
 from jinja2 import nodes
@@ -66,7 +66,15 @@ def _tojson(
         indent=indent,
         separators=separators,
         sort_keys=sort_keys,
+        default=_listed,
     )
+
+
+def _listed(value: object) -> list[object]:
+    """What jinja2's filters give, as a list: `tools | map(...) | tojson`."""
+    if isinstance(value, Iterator):
+        return list(cast("Iterator[object]", value))
+    raise TypeError(f"a {type(value).__name__} has no JSON")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,17 @@ def compile_template(source: str) -> Template:
         ) from error
 
 
+class Conversation(NamedTuple):
+    """What a template writes down. Tools are in OpenAI's shape; None where there are none."""
+
+    messages: Sequence[Mapping[str, object]]
+    tools: Sequence[Mapping[str, object]] | None = None
+
+
+def _as_it_is(conversation: Conversation) -> Conversation:
+    return conversation
+
+
 def render(
     template: Template,
     messages: Sequence[Mapping[str, object]],
@@ -107,16 +126,19 @@ def render(
     special: tuple[str, ...] = (),
     continue_final: bool = False,
     own: Mapping[str, object] | None = None,
+    tools: Sequence[Mapping[str, object]] | None = None,
+    adapt: Callable[[Conversation], Conversation] = _as_it_is,
 ) -> Text:
-    """The prompt for `messages`; `variables` come from the client too, `own` from us.
+    """The prompt for `messages`; `variables` and `tools` come from the client too, `own` from us.
 
-    With `continue_final` the prompt ends where the last message's content ends. Raises
+    `adapt` makes the conversation fit the template. What it adds is ours and may hold control
+    tokens. With `continue_final` the prompt ends where the last message's content ends. Raises
     InvalidRequest with the template's own words.
     """
     control = control_texts(special)
-    client: list[object] = [*messages, variables]
+    client: list[object] = [*messages, *(tools or ()), variables]
     if not continue_final and not (control and contains(client, control.pattern)):
-        return Text(_run(template, messages, variables, own or {}))
+        return Text(_run(template, adapt(Conversation(messages, tools)), variables, own or {}))
     marks = pick_marks(chain(strings(client), (template.source, *special)))
     if control:
         wrap = marks.wrapper(control.pattern)
@@ -128,9 +150,12 @@ def render(
             for message in messages
         ]
         variables = cast("Mapping[str, object]", map_strings(variables, wrap))
+        if tools is not None:
+            tools = cast("Sequence[Mapping[str, object]]", map_strings(tools, wrap))
     if continue_final:
         messages = _mark_end(messages, marks.cut)
-    text = marks.unescape(_run(template, messages, variables, own or {}))
+    conversation = adapt(Conversation(messages, tools))
+    text = marks.unescape(_run(template, conversation, variables, own or {}))
     if continue_final:
         text = _cut(text, marks.cut)
     return marks.strip(text, control)
@@ -138,12 +163,14 @@ def render(
 
 def _run(
     template: Template,
-    messages: Sequence[Mapping[str, object]],
+    conversation: Conversation,
     variables: Mapping[str, object],
     own: Mapping[str, object],
 ) -> str:
     try:
-        text = template.compiled.render({**variables, **own, "messages": messages})
+        text = template.compiled.render(
+            {**variables, **own, "messages": conversation.messages, "tools": conversation.tools}
+        )
         # A lone surrogate has no UTF-8, so no tokenizer could read it.
         text.encode()
     except UnicodeEncodeError as error:

@@ -57,7 +57,8 @@ class Reasoning(NamedTuple):
     text: str
 
 
-class CallBegin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallBegin:
     """The model calls a tool: the `index`-th call of this answer, from 0."""
 
     index: int
@@ -65,7 +66,8 @@ class CallBegin(NamedTuple):
     name: str
 
 
-class CallArguments(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallArguments:
     """More of a call's arguments, which are JSON when all have come."""
 
     index: int

@@ -5,18 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from server.chat.format import PACKAGE, chat_format
+from server.chat.format import PACKAGE, ChatFormat, chat_format
+from server.chat.turn import Tool, ToolChoice, Turn
+from server.config import ModelConfig
 from server.errors import InvalidRequest
-from server.ipc import Text
+from server.ipc import Grammar, ModelInfo, Text
 from tests.api.scripted import INFO
+from tests.chat.answers import PYTHON, WEATHER, read_every_way, run
 
 HI = [{"role": "user", "content": "Hi"}]
 OPEN = [*HI, {"role": "assistant", "content": "Well"}]
 
 
+def format_of(template: str | None, info: ModelInfo) -> ChatFormat:
+    return chat_format(ModelConfig(path=Path("model.gguf"), template=template), info)
+
+
 def test_chatml_by_name() -> None:
     messages = [{"role": "system", "content": "Be short."}, *HI]
-    assert chat_format("chatml", INFO).prompt(messages) == Text(
+    assert format_of("chatml", INFO).prompt(messages) == Text(
         "<|im_start|>system\nBe short.<|im_end|>\n"
         "<|im_start|>user\nHi<|im_end|>\n"
         "<|im_start|>assistant\n"
@@ -24,7 +31,7 @@ def test_chatml_by_name() -> None:
 
 
 def test_chatml_has_no_system_prompt_of_its_own_and_takes_null_content() -> None:
-    prompt = chat_format("chatml", INFO).prompt(
+    prompt = format_of("chatml", INFO).prompt(
         [{"role": "assistant", "content": None}], add_generation_prompt=False
     )
     assert prompt.text == "<|im_start|>assistant\n<|im_end|>\n"
@@ -35,35 +42,35 @@ def test_every_template_of_the_folder_renders() -> None:
     names = [path.stem for path in folder.glob("*.jinja")]
     assert "chatml" in names
     for name in names:
-        assert "Hi" in chat_format(name, INFO).prompt(HI).text
+        assert "Hi" in format_of(name, INFO).prompt(HI).text
 
 
 def test_the_configured_template_goes_before_the_ggufs(tmp_path: Path) -> None:
     path = tmp_path / "mine.jinja"
     path.write_text("mine: {{ messages[0].content }}")
     info = replace(INFO, template="GGUF: {{ messages[0].content }}")
-    assert chat_format(str(path), info).prompt(HI).text == "mine: Hi"
-    assert chat_format(None, info).prompt(HI).text == "GGUF: Hi"
+    assert format_of(str(path), info).prompt(HI).text == "mine: Hi"
+    assert format_of(None, info).prompt(HI).text == "GGUF: Hi"
 
 
 @pytest.mark.parametrize("template", [None, ""])
 def test_no_template_at_all(template: str | None) -> None:
     with pytest.raises(InvalidRequest, match="set `template`"):
-        chat_format(None, replace(INFO, template=template))
+        format_of(None, replace(INFO, template=template))
 
 
 @pytest.mark.parametrize("name", ["missing", "../config", "missing.jinja"])
 def test_a_configured_template_that_does_not_exist(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"{name}.*does not exist: looked at "):
-        chat_format(name, INFO)
+        format_of(name, INFO)
 
 
 def test_developer_is_system_unless_the_template_knows_it() -> None:
     messages = [{"role": "developer", "content": "x"}]
-    source = "{{ messages[0].role }}"
-    assert chat_format(None, replace(INFO, template=source)).prompt(messages).text == "system"
+    source = "{{ messages[0].role }}:{{ messages[0].content }}"
+    assert format_of(None, replace(INFO, template=source)).prompt(messages).text == "system:x"
     knows = source + "{# developer #}"
-    assert chat_format(None, replace(INFO, template=knows)).prompt(messages).text == "developer"
+    assert format_of(None, replace(INFO, template=knows)).prompt(messages).text == "developer:x"
 
 
 def test_the_variables_of_transformers() -> None:
@@ -71,23 +78,23 @@ def test_the_variables_of_transformers() -> None:
         "{{ bos_token }}{{ eos_token }}{{ add_generation_prompt }}"
         "{{ tools is none }}{{ documents is none }}{{ thinking }}"
     )
-    chat = chat_format(None, replace(INFO, template=source))
+    chat = format_of(None, replace(INFO, template=source))
     assert chat.prompt(HI, {"thinking": "on"}).text == "<s><|im_end|>TrueTrueTrueon"
 
 
 def test_our_variables_are_not_the_clients() -> None:
     with pytest.raises(InvalidRequest, match="set by the server") as caught:
-        chat_format("chatml", INFO).prompt(HI, {"messages": []})
+        format_of("chatml", INFO).prompt(HI, {"messages": []})
     assert caught.value.param == "chat_template_kwargs.messages"
 
 
 def test_clients_control_text_is_literal() -> None:
-    prompt = chat_format("chatml", INFO).prompt([{"role": "user", "content": "<|im_end|>"}])
+    prompt = format_of("chatml", INFO).prompt([{"role": "user", "content": "<|im_end|>"}])
     assert prompt.literal == ((17, 27),)
 
 
 def test_continue_final_message() -> None:
-    prompt = chat_format("chatml", INFO).prompt(
+    prompt = format_of("chatml", INFO).prompt(
         OPEN, add_generation_prompt=False, continue_final_message=True
     )
     assert prompt.text.endswith("<|im_start|>assistant\nWell")
@@ -105,5 +112,134 @@ def test_what_cannot_be_continued(
     messages: list[dict[str, object]], generation: bool, reason: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=reason) as caught:
-        chat_format("chatml", INFO).prompt(messages, None, generation, True)
+        format_of("chatml", INFO).prompt(messages, None, generation, True)
     assert caught.value.param == "continue_final_message"
+
+
+CHATML_TOOLS = (
+    "{% for t in tools or [] %}<tool>{{ t | tojson }}</tool>{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if thinking %}<think>\n{% endif %}{% endif %}"
+    '{# {"arguments" <think></think> #}'
+)
+CALL = '<tool_call>\n{"name": "python", "arguments": {"code": "1"}}\n</tool_call>'
+
+
+def tooled(special: tuple[str, ...] = INFO.special) -> ChatFormat:
+    return format_of(None, replace(INFO, template=CHATML_TOOLS, special=special))
+
+
+class TestPlan:
+    """A turn, put to the engine and read."""
+
+    def test_text_only(self) -> None:
+        plan = format_of("chatml", INFO).plan(Turn(HI))
+        assert plan.prompt == format_of("chatml", INFO).prompt(HI)
+        assert (plan.grammar, plan.visible, plan.stop) == (None, (), ())
+        assert read_every_way(plan.parser, CALL) == [("content", CALL)]
+
+    def test_tools(self) -> None:
+        plan = tooled().plan(Turn(HI, (PYTHON,)))
+        assert plan.prompt.text.startswith('<tool>{"type": "function", "function": {"name": "pyth')
+        assert plan.grammar is None
+        assert read_every_way(plan.parser, CALL) == [("call", "python", '{"code": "1"}')]
+
+    def test_each_choice_has_a_parser_of_its_own(self) -> None:
+        plan = tooled().plan(Turn(HI, (PYTHON,)))
+        first, second = plan.parser(), plan.parser()
+        assert first.push("a") == second.push("a")
+        assert run(first, [CALL]) == run(second, [CALL])
+
+    def test_a_tool_without_words(self) -> None:
+        text = tooled().plan(Turn(HI, (Tool("f"),))).prompt.text
+        assert (
+            '{"type": "function", "function": {"name": "f", "description": "", '
+            '"parameters": {"type": "object", "properties": {}}}}'
+        ) in text
+
+    def test_none(self) -> None:
+        plan = tooled().plan(Turn(HI, (PYTHON,), ToolChoice("none")))
+        assert "python" not in plan.prompt.text
+        assert plan.grammar
+        assert read_every_way(plan.parser, CALL) == [("content", CALL)]
+
+    def test_named(self) -> None:
+        plan = tooled().plan(Turn(HI, (PYTHON, WEATHER), ToolChoice("required", ("python",))))
+        assert "get_weather" in plan.prompt.text
+        assert plan.grammar
+        assert plan.grammar.syntax == "lark"
+        assert "get_weather" not in plan.grammar.source
+
+    @pytest.mark.parametrize(
+        ("turn", "reason"),
+        [
+            (Turn(HI, (PYTHON,), ToolChoice("required", ("f",))), 'there is no tool "f"'),
+            (Turn(HI, (), ToolChoice("required")), "there are no tools"),
+        ],
+    )
+    def test_choices_that_cannot_be_made(self, turn: Turn, reason: str) -> None:
+        with pytest.raises(InvalidRequest, match=reason) as caught:
+            tooled().plan(turn)
+        assert caught.value.param == "tool_choice"
+
+    def test_thoughts_that_the_prompt_begins(self) -> None:
+        plan = tooled().plan(Turn(HI, variables={"thinking": True}))
+        assert plan.prompt.text.endswith("<think>\n")
+        found = read_every_way(plan.parser, "Hm\n</think>\n\nYes")
+        assert found == [("reasoning", "Hm"), ("content", "Yes")]
+
+    def test_thoughts_that_are_continued(self) -> None:
+        messages = [*HI, {"role": "assistant", "content": "<think>Hm"}]
+        turn = Turn(messages, add_generation_prompt=False, continue_final_message=True)
+        plan = tooled().plan(turn)
+        assert plan.prompt.text.endswith("<think>Hm")
+        assert read_every_way(plan.parser, "m</think>Yes")[0] == ("reasoning", "m")
+
+    def test_a_grammar_that_leaves_no_room_for_thoughts_closes_them(self) -> None:
+        answer = Grammar("gbnf", 'root ::= "a"')
+        plan = tooled().plan(Turn(HI, variables={"thinking": True}, answer=answer))
+        assert plan.prompt.text.endswith("<think>\n\n</think>\n\n")
+        assert plan.grammar is answer
+        assert read_every_way(plan.parser, "a") == [("content", "a")]
+
+    def test_only_control_tokens_that_are_read_are_visible(self) -> None:
+        special = ("<s>", "<tool_call>", "</tool_call>", "</think>", "<|im_end|>")
+        chat = tooled(special=special)
+        assert chat.plan(Turn(HI, (PYTHON,))).visible == special[1:4]
+        assert chat.plan(Turn(HI)).visible == ("</think>",)
+
+    def test_harmony_is_read_without_tools_too(self) -> None:
+        source = "<|channel|><|message|>{{ messages[0].content }}"
+        special = ("<|channel|>", "<|message|>", "<|return|>")
+        chat = format_of(None, replace(INFO, template=source, special=special))
+        assert chat.plan(Turn(HI)).visible == special[:2]
+
+    def test_tokens_without_brackets_are_written_by_their_ids(self) -> None:
+        source = "[TOOL_CALLS][ARGS]{{ messages[0].content }}"
+        info = replace(INFO, template=source, special=("[TOOL_CALLS]", "[ARGS]"))
+        turn = Turn(HI, (PYTHON,), ToolChoice("required"))
+        with pytest.raises(InvalidRequest, match="the id of the token"):
+            format_of(None, info).plan(turn)
+        plan = format_of(None, replace(info, special_ids=(9, 32))).plan(turn)
+        assert plan.grammar
+        assert plan.grammar.source.startswith("start:  <[9]> calls")
+        assert '"python" <[32]>' in plan.grammar.source
+
+    def test_clients_control_text_in_tools_and_calls_is_literal(self) -> None:
+        tool = Tool("f", "say <|im_end|>", {"properties": {"<|im_end|>": {}}})
+        function = {"name": "f", "arguments": {"x": "<|im_end|>"}}
+        call = {"id": "a", "type": "function", "function": function}
+        messages = [*HI, {"role": "assistant", "content": None, "tool_calls": [call]}, *HI]
+        for chat in (tooled(), format_of("chatml", INFO)):
+            prompt = chat.plan(Turn(messages, (tool,))).prompt
+            literal = [prompt.text[start:end] for start, end in prompt.literal]
+            assert literal == ["<|im_end|>"] * 3
+
+    def test_the_configured_dialect(self) -> None:
+        config = ModelConfig(path=Path("model.gguf"), template="chatml", dialect="bagel")
+        plan = chat_format(config, INFO).plan(Turn(HI, (PYTHON,)))
+        assert "As an AI assistant" in plan.prompt.text
+        text = '{"function": "python", "params": {"code": "1"}}'
+        assert read_every_way(plan.parser, text) == [("call", "python", '{"code": "1"}')]

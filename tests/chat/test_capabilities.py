@@ -1,0 +1,39 @@
+"""What is found out about templates; tests/chat/test_history.py shows what comes of it."""
+
+from server.chat.capabilities import Capabilities, probe
+from server.chat.template import compile_template
+
+
+def test_a_template_that_shows_everything() -> None:
+    source = (
+        "{{ tools | tojson }}{% for m in messages %}{{ m.content }}"
+        "{% for c in m.tool_calls %}{{ c | tojson }}{% endfor %}{% endfor %}"
+    )
+    assert probe(compile_template(source), "", "") == Capabilities(
+        system=True,
+        tools=True,
+        calls=True,
+        several_calls=True,
+        results=True,
+        arguments="object",
+        wants_null=False,
+    )
+
+
+def test_a_template_that_shows_users_only() -> None:
+    source = "{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') }}"
+    assert probe(compile_template(source), "", "") == Capabilities(
+        system=False,
+        tools=False,
+        calls=False,
+        several_calls=False,
+        results=False,
+        arguments="object",
+        wants_null=False,
+    )
+
+
+def test_a_template_that_is_for_use_with_tools() -> None:
+    source = "{{ tools | map(attribute='function') | tojson }}{{ messages[0].content }}"
+    found = probe(compile_template(source), "", "")
+    assert (found.system, found.tools) == (True, True)
