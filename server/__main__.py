@@ -186,6 +186,7 @@ def _run(config: "Config", listener: socket.socket) -> None:
     import uvicorn
 
     from server.app import create_app
+    from server.config import ConfigError
     from server.pool.pool import ModelPool
 
     class Server(uvicorn.Server):
@@ -200,9 +201,13 @@ def _run(config: "Config", listener: socket.socket) -> None:
             closing.cancel()
 
     pool = ModelPool(config)
+    try:
+        asgi = create_app(config, pool)
+    except ConfigError as error:
+        _fail(str(error), EXIT_CONFIG)
     server = Server(
         uvicorn.Config(
-            create_app(config, pool),
+            asgi,
             access_log=False,
             log_config=None,
             # Closing the pool ends what still runs; this is for what does not run on a model.

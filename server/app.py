@@ -6,24 +6,33 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from server import __version__
-from server.api import ROUTERS, errors
+from server.api import ROUTERS, errors, openapi
 from server.api.body import BodyLimit
 from server.api.deps import Services
 from server.api.envelope import Envelope
+from server.api.openai.responses.runs import Runs
+from server.api.openai.responses.store import ResponseStore
 from server.config import Config
 from server.metrics import Metrics
 from server.pool.pool import ModelPool
 
 
 def create_app(config: Config, pool: ModelPool) -> FastAPI:
-    """The ASGI application. Its lifespan starts and closes `pool`."""
+    """The ASGI application. Its lifespan starts and closes `pool`.
+
+    Raises ConfigError if the store cannot be opened.
+    """
+    path = config.server.store
+    runs = Runs(None if path is None else ResponseStore(path, config.server.store_budget))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        await runs.start()
         await pool.start()
         try:
             yield
         finally:
+            await runs.close()
             await pool.close()
 
     app = FastAPI(
@@ -34,10 +43,11 @@ def create_app(config: Config, pool: ModelPool) -> FastAPI:
         redirect_slashes=False,
     )
     metrics = Metrics(pool.loads)
-    app.state.services = Services(config, pool, metrics)
+    app.state.services = Services(config, pool, metrics, runs)
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)
+    openapi.document(app, ROUTERS, "/v1")
     errors.install(app)
     app.add_middleware(BodyLimit, limit=config.server.max_body)
     # The last one added is the outermost.

@@ -31,6 +31,28 @@ from server.sampling import SamplingParams
 
 KVQuant = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
+DialectName = Literal[
+    "bagel",
+    "bagel_yaml",
+    "command_r",
+    "command_r_action",
+    "deepseek",
+    "deepseek_v31",
+    "functionary_v31",
+    "functionary_v32",
+    "functiongemma",
+    "gemma",
+    "generic",
+    "gpt_oss",
+    "granite",
+    "hermes",
+    "llama3",
+    "mistral",
+    "mistral_args",
+    "qwen3_coder",
+    "seed_oss",
+]
+
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message names every key at fault."""
@@ -108,6 +130,11 @@ class EngineConfig(_Frozen):
         description="flash attention: on, off or auto (off on a CPU with AMX, else what llama.cpp "
         "chooses)",
     )
+    pooling: Literal["auto", "mean", "cls", "last"] = Field(
+        default="auto",
+        description="how a text's embedding comes of its tokens': mean, cls (the first one), last, "
+        "or auto (as the model was trained, else mean)",
+    )
     mmap: bool = Field(default=True, description="map the file instead of reading it")
     mlock: bool = Field(default=False, description="keep the weights from being swapped out")
     n_gpu_layers: int | Literal["auto", "all"] = Field(
@@ -175,6 +202,13 @@ class ModelConfig(_Frozen):
         default=None,
         description="chat template: a name of templates/ or a .jinja file; null: the GGUF's own",
     )
+    dialect: DialectName | None = Field(
+        default=None,
+        description="how the model writes tool calls: bagel, bagel_yaml, command_r, "
+        "command_r_action, deepseek, deepseek_v31, functionary_v31, functionary_v32, "
+        "functiongemma, gemma, generic, gpt_oss, granite, hermes, llama3, mistral, mistral_args, "
+        "qwen3_coder or seed_oss; null: as its template says",
+    )
 
 
 class ServerConfig(_Frozen):
@@ -200,6 +234,16 @@ class ServerConfig(_Frozen):
         default=15,
         ge=0,
         description="seconds between SSE comments on a silent stream; 0 sends none",
+    )
+    store: Path | None = Field(
+        default=None,
+        description="SQLite file that keeps the answers of /v1/responses, for "
+        "previous_response_id, background and GET; relative to this file's folder; null: none "
+        "are kept",
+    )
+    store_budget: ByteSize = Field(
+        default=ByteSize(256 * 2**20),
+        description="bytes of answers in the store; those not used for longest go first",
     )
 
 
@@ -264,7 +308,11 @@ def load(path: Path | None, server: dict[str, object] | None = None) -> Config:
     placed = {
         id: model.model_copy(update=_placed(model, base)) for id, model in config.models.items()
     }
-    return Config.model_construct(server=config.server, models=placed)
+    store = config.server.store
+    if store is not None:
+        store = base / store.expanduser()
+    placed_server = config.server.model_copy(update={"store": store})
+    return Config.model_construct(server=placed_server, models=placed)
 
 
 def _placed(model: ModelConfig, base: Path) -> dict[str, object]:

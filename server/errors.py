@@ -4,8 +4,10 @@ CorralError
 ├── InvalidRequest           the client's mistake; `param` names the field
 │   ├── ContextLengthExceeded    the prompt leaves no room in the context
 │   ├── UnsupportedParameter     a field or value that is not served
+│   ├── PreviousNotStored        the response to go on from is not kept
 │   └── RequestRefused           a request that keeps killing its worker
 ├── ModelNotFound            no model of that id is configured
+├── NotStored                no response, or no item, of that id is kept
 ├── QueueFull                too many requests wait already
 ├── Unavailable              the model is loading, or the server is stopping
 ├── ModelLoadError           the GGUF cannot be opened; carries llama.cpp's own reason
@@ -39,12 +41,20 @@ class UnsupportedParameter(InvalidRequest):
     """A field or a value of a field that is not served."""
 
 
+class PreviousNotStored(InvalidRequest):
+    """The response that a conversation is to go on from is not kept."""
+
+
 class RequestRefused(InvalidRequest):
     """The request was running each time its worker died."""
 
 
 class ModelNotFound(CorralError):
     """No model of that id is configured."""
+
+
+class NotStored(CorralError):
+    """No response, or no item, of that id is kept."""
 
 
 class QueueFull(CorralError):

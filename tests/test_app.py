@@ -29,6 +29,9 @@ async def test_the_pool_is_closed_after_an_error_too() -> None:
 PATHS = (
     ("POST", "/chat/completions"),
     ("POST", "/completions"),
+    ("POST", "/responses"),
+    ("POST", "/apply-template"),
+    ("GET", "/tokenizer_info"),
     ("GET", "/models"),
     ("GET", "/models/org/tiny"),
     ("GET", "/healthz"),
@@ -40,9 +43,13 @@ PATHS = (
 @pytest.mark.parametrize(("method", "path"), PATHS)
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 async def test_routes_with_and_without_v1(method: str, path: str, prefix: str) -> None:
-    body = {"model": MODEL, "prompt": "Hi", "messages": [{"role": "user", "content": "Hi"}]}
+    messages = [{"role": "user", "content": "Hi"}]
+    # Each endpoint takes what is its own; a prompt is not served by /responses.
+    body = {"model": MODEL, "messages": messages, "input": "Hi"}
+    if path == "/completions":
+        body["prompt"] = "Hi"
     async with house() as h:
-        response = await h.client.request(method, prefix + path, json=body)
+        response = await h.client.request(method, prefix + path, json=body, params={"model": MODEL})
         assert response.status_code == 200
         wrong = await h.client.request("PATCH", prefix + path)
         assert wrong.status_code == 405

@@ -41,6 +41,12 @@ def test_an_empty_file_is_all_defaults(write: Write) -> None:
     assert load(write("server:\nmodels:\n")) == Config()
 
 
+def test_the_store_lies_beside_the_file_that_names_it(write: Write, tmp_path: Path) -> None:
+    assert load(write("server: {store: answers.db}")).server.store == tmp_path / "answers.db"
+    assert load(write("server: {store: /data/answers.db}")).server.store == Path("/data/answers.db")
+    assert load(write("")).server.store is None
+
+
 def test_a_file_sets_what_it_names(write: Write) -> None:
     text = """
         server: {port: 9000, max_body: 1MiB}

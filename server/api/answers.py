@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from server.errors import CorralError
-from server.ipc import Delta, Finished, GenerateRequest
+from server.ipc import Delta, Echo, Finished, GenerateRequest, TokenScore
 from server.metrics import Metrics
 from server.pool.generation import Generation
 from server.pool.worker import Worker
@@ -14,20 +14,28 @@ from server.pool.worker import Worker
 EndReason = Literal["stop", "length"]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """New text of choice `index`."""
+class Piece(NamedTuple):
+    """New text of a choice, from `n_tokens` tokens; their scores if asked for."""
 
-    index: int
+    choice: int
     text: str
+    n_tokens: int
+    scores: tuple[TokenScore, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """Choice `index` is complete."""
+class Echoed(NamedTuple):
+    """The prompt of a choice, token by token. Comes before anything else of it."""
 
-    index: int
+    choice: int
+    tokens: tuple[TokenScore, ...]
+
+
+class End(NamedTuple):
+    """A choice is complete; the scores of tokens that brought no more text."""
+
+    choice: int
     reason: EndReason
+    scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +45,12 @@ class Tokens:
     prompt: int
     cached: int
     completion: int
+    reasoning: int = 0
+    """Of `completion`, as far as the reader of the answer has told."""
 
 
-AnswerEvent = Piece | End | Tokens
+AnswerEvent = Piece | Echoed | End | Tokens
+GenerationEvent = Echo | Delta | Finished
 
 
 class Answers:
@@ -98,15 +109,20 @@ class Answers:
         yield tokens
 
     def _translate(
-        self, index: int, event: Delta | Finished, ends: dict[int, Finished]
+        self, index: int, event: GenerationEvent, ends: dict[int, Finished]
     ) -> list[AnswerEvent]:
         """What one generation's event means for choice `index`; its end is noted in `ends`."""
+        if isinstance(event, Echo):
+            return [Echoed(index, event.tokens)]
         self._paces[index].tokens(event.n_tokens)
-        told: list[AnswerEvent] = [Piece(index, event.text)] if event.text else []
-        if isinstance(event, Finished):
-            ends[index] = event
-            told.append(End(index, _end_reason(event)))
-        return told
+        text, scores = event.text, event.scores
+        if isinstance(event, Delta):
+            return [Piece(index, text, event.n_tokens, scores)] if text or scores else []
+        ends[index] = event
+        reason = _end_reason(event)
+        if text:
+            return [Piece(index, text, event.n_tokens, scores), End(index, reason)]
+        return [End(index, reason, scores)]
 
     def _count(self, ends: Sequence[Finished]) -> Tokens:
         """The sums; a prompt counts once, however many choices it has."""
@@ -118,9 +134,9 @@ class Answers:
             completion=sum(end.n_completion for end in ends),
         )
 
-    async def _merged(self) -> AsyncGenerator[tuple[int, Delta | Finished]]:
+    async def _merged(self) -> AsyncGenerator[tuple[int, GenerationEvent]]:
         # One place only: while it is taken, unread deltas merge in their generations.
-        queue: asyncio.Queue[tuple[int, Delta | Finished | Exception]] = asyncio.Queue(1)
+        queue: asyncio.Queue[tuple[int, GenerationEvent | Exception]] = asyncio.Queue(1)
         self._pumps = [
             asyncio.create_task(_pump(index, generation, queue))
             for index, generation in enumerate(self._generations)
@@ -137,7 +153,7 @@ class Answers:
 async def _pump(
     index: int,
     generation: Generation,
-    queue: asyncio.Queue[tuple[int, Delta | Finished | Exception]],
+    queue: asyncio.Queue[tuple[int, GenerationEvent | Exception]],
 ) -> None:
     try:
         async for event in generation:

@@ -1,10 +1,11 @@
 """Request bodies: limited in size, read as JSON whatever their content type says."""
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,15 +53,41 @@ def _content_length(scope: Scope) -> int:
     return 0
 
 
-def json_body(model: type[M]) -> Callable[[Request], Awaitable[M]]:
-    """A dependency that reads the body as `model`. Raises InvalidRequest with the field's path."""
+class Body(BaseModel):
+    """A request's fields. Null is as good as absent, and fields that it does not name are kept."""
 
-    async def read(request: Request) -> M:
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        fields = cast("dict[str, object]", value)
+        return {name: item for name, item in fields.items() if item is not None}
+
+    @property
+    def extras(self) -> Mapping[str, object]:
+        """The fields that it does not name."""
+        return self.model_extra or {}
+
+
+@dataclass(frozen=True, slots=True)
+class JsonBody(Generic[M]):
+    """A dependency that reads the body as `model`, which /openapi.json looks up here."""
+
+    model: type[M]
+
+    async def __call__(self, request: Request) -> M:
+        """The body. Raises InvalidRequest with the field's path."""
         try:
-            return model.model_validate_json(await request.body())
+            return self.model.model_validate_json(await request.body())
         except ValidationError as error:
             raise invalid(error) from error
         except ClientDisconnect as error:
             raise ClientGone("gone before the end of its request") from error
 
-    return read
+
+def json_body(model: type[M]) -> JsonBody[M]:
+    """What routes give to `Depends`."""
+    return JsonBody(model)

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from server.api.envelope import visit_of
 from server.api.errors import ClientGone
+from server.api.openai.responses.runs import Runs
 from server.config import Config
 from server.metrics import Metrics
 from server.pool.pool import ModelPool
@@ -23,6 +24,8 @@ class Services:
     config: Config
     pool: ModelPool
     metrics: Metrics
+    runs: Runs
+    """Of responses: those in the background, and the store of all."""
 
     async def worker(self, request: Request, model: str) -> Worker:
         """The worker of `model`, noted in the request's visit. Raises as the pool does."""

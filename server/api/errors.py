@@ -3,8 +3,10 @@
 InvalidRequest           400  invalid_request_error
   ContextLengthExceeded  400  ... context_length_exceeded
   UnsupportedParameter   400  ... unsupported_parameter
+  PreviousNotStored      400  ... previous_response_not_found
   RequestRefused         400  ... request_refused, never to be retried
 ModelNotFound            404  ... model_not_found
+NotStored                404  invalid_request_error
 QueueFull                429  rate_limit_error, rate_limit_exceeded, Retry-After
 Unavailable              503  server_error, unavailable, Retry-After
 ModelLoadError           500  server_error, model_load_error, never to be retried
@@ -18,6 +20,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -25,6 +28,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from server import errors
 
@@ -56,8 +60,10 @@ KINDS: Mapping[type[errors.CorralError], Kind] = {
     errors.InvalidRequest: Kind(400, INVALID),
     errors.ContextLengthExceeded: Kind(400, INVALID, "context_length_exceeded"),
     errors.UnsupportedParameter: Kind(400, INVALID, "unsupported_parameter"),
+    errors.PreviousNotStored: Kind(400, INVALID, "previous_response_not_found"),
     errors.RequestRefused: Kind(400, INVALID, "request_refused", retry=False),
     errors.ModelNotFound: Kind(404, INVALID, "model_not_found"),
+    errors.NotStored: Kind(404, INVALID),
     errors.QueueFull: Kind(429, "rate_limit_error", "rate_limit_exceeded", retry_after=1.0),
     errors.Unavailable: Kind(503, "server_error", "unavailable", retry_after=1.0),
     errors.ModelLoadError: Kind(500, "server_error", "model_load_error", retry=False),
@@ -172,14 +178,29 @@ def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     answer = told(error)
     where = f"{request.method} {request.url.path}"
+    headers = answer.headers
     match error.status_code:
         case 404:
             message = f"unknown URL: {where}"
         case 405:
             message = f"method not allowed: {where}"
+            headers = {**headers, "allow": ", ".join(_methods(request))}
         case _:
             message = answer.message
-    return Told(answer.kind, message, answer.param, answer.headers).response()
+    return Told(answer.kind, message, answer.param, headers).response()
+
+
+def _methods(request: Request) -> list[str]:
+    """What this URL takes. The framework knows of the first route there only."""
+    app = cast("FastAPI", request.app)
+    return [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in app.routes
+        )
+    ]
 
 
 def _answer_nobody(_: Request, error: Exception) -> Response:

@@ -22,8 +22,9 @@ ACCEPTED = frozenset(
         "metadata",
         "safety_identifier",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
-        "parallel_tool_calls",
+        "prediction",
     }
 )
 """Labels and hints that cannot change an answer."""
@@ -36,15 +37,16 @@ NO_EFFECT: Mapping[str, tuple[object, ...]] = {
     "functions": ([],),
     "logprobs": (False,),
     "modalities": (["text"],),
-    "response_format": ({"type": "text"},),
+    "parallel_tool_calls": (True, False),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "top_logprobs": (0,),
+    "verbosity": ("medium",),
 }
-"""Values of fields that are not served which ask for what happens anyway."""
+"""Values which ask for what happens anyway, of fields that an endpoint does not serve."""
 
 HEADER_CHARS = 1024
 

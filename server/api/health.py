@@ -1,30 +1,49 @@
 """GET /healthz, /readyz and /metrics."""
 
+from typing import Literal
+
 from fastapi import APIRouter
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from server.api.deps import AppServices
+from server.api.openapi import Sent
 from server.errors import Unavailable
 from server.metrics import CONTENT_TYPE
 
 router = APIRouter()
 
 
+class Lives(Sent):
+    """Always."""
+
+    status: Literal["ok"] = "ok"
+
+
+class IsReady(Sent):
+    """Else it is a 503."""
+
+    status: Literal["ready"] = "ready"
+
+
 @router.get("/healthz")
-async def healthz() -> Response:
+async def healthz() -> Lives:
     """The process lives."""
-    return JSONResponse({"status": "ok"})
+    return Lives()
 
 
 @router.get("/readyz")
-async def readyz(services: AppServices) -> Response:
+async def readyz(services: AppServices) -> IsReady:
     """Every model that is to be preloaded serves."""
     if not services.pool.ready():
         raise Unavailable("models are loading, or the server is stopping", retry_after=1.0)
-    return JSONResponse({"status": "ready"})
+    return IsReady()
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(services: AppServices) -> Response:
     """Prometheus' text format."""
     return Response(services.metrics.exposition(), headers={"content-type": CONTENT_TYPE})

@@ -4,11 +4,11 @@ Intentional:
 
 * No library: one that wraps each event cost a third of this process's time per token, measured
   beside the decoder, which needs all cores.
-* Lines end in LF; some clients do not read CRLF. Events are `data:` only.
+* Lines end in LF; some clients do not read CRLF.
 * Pings are comments: the OpenAI SDK skips them, while it would parse an event.
 * The response owns the answers and closes them in `__call__`, not in its generator: a generator
   that was never started has no cleanup.
-* Any error after the headers becomes an error event and the end of the stream, without `[DONE]`.
+* Any error after the headers becomes an error event and the end of the stream, without `done`.
   This is the exception handler of an answer that has begun, so it catches all there is.
 * Body parts go straight to the server. The layers between look at the start of a response only.
 """
@@ -23,15 +23,23 @@ from starlette.types import Receive, Scope, Send
 
 from server.api.deps import until_gone
 from server.api.envelope import Visit
-from server.api.errors import ClientGone, told
+from server.api.errors import ClientGone, Told, told
 from server.errors import Unavailable
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
 
 
+def data_event(answer: Told) -> bytes:
+    """An error as the SDKs find it in a stream that has events of one kind."""
+    return b"data: " + answer.body() + b"\n\n"
+
+
 class EventStream(StreamingResponse):
-    """A stream of `data:` events that ends in `[DONE]`, and calls `close` on every exit."""
+    """A stream of events that ends in `done`, and calls `close` on every exit.
+
+    `failure` writes the event that ends it in place of `done`.
+    """
 
     def __init__(
         self,
@@ -40,6 +48,8 @@ class EventStream(StreamingResponse):
         visit: Visit,
         ping_s: float,
         headers: Mapping[str, str],
+        done: bytes = DONE,
+        failure: Callable[[Told], bytes] = data_event,
     ):
         fixed = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         super().__init__(events, headers={**headers, **fixed}, media_type="text/event-stream")
@@ -47,6 +57,8 @@ class EventStream(StreamingResponse):
         self._close = close
         self._visit = visit
         self._ping_s = ping_s
+        self._done = done
+        self._error_event = failure
         self._silent = True
         """Nothing has been sent since the last ping was due."""
 
@@ -78,7 +90,7 @@ class EventStream(StreamingResponse):
             try:
                 event = await anext(self._events)
             except StopAsyncIteration:
-                return DONE
+                return self._done
             except Exception as error:
                 return self._failure(error)
             self._silent = False
@@ -90,7 +102,7 @@ class EventStream(StreamingResponse):
     def _failure(self, error: Exception) -> bytes:
         answer = told(error)
         self._visit.status = answer.kind.status
-        return b"data: " + answer.body() + b"\n\n"
+        return self._error_event(answer)
 
     @asynccontextmanager
     async def _pinging(self) -> AsyncGenerator[None]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import httpx
 from fastapi import FastAPI
@@ -15,11 +15,24 @@ from starlette.types import Message
 from server.app import create_app
 from server.config import Config, EngineConfig, ModelConfig, ServerConfig
 from server.errors import CorralError, ModelNotFound, QueueFull
-from server.ipc import Accepted, Delta, Event, Failed, Finished, GenerateRequest, ModelInfo, Text
+from server.ipc import (
+    Accepted,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    GenerateRequest,
+    ModelInfo,
+    Question,
+    Reply,
+    Text,
+)
 from server.pool.generation import Generation
 from server.pool.pool import ModelPool
 from server.pool.worker import Worker
 from server.sampling import SamplingParams
+
+R = TypeVar("R", bound=Reply)
 
 MODEL = "org/tiny"
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<s>")
@@ -38,6 +51,8 @@ INFO = ModelInfo(
     special=SPECIAL,
     kv_layout="split",
     n_gpu_layers=0,
+    embeds=True,
+    n_embd=4,
 )
 
 Script = Callable[[int, GenerateRequest], Sequence[Event]]
@@ -64,6 +79,11 @@ def fail(error: CorralError, *before: Event) -> Script:
 HELLO = speak("Hello", " wor", "ld")
 
 
+def unanswered(question: Question) -> Reply:
+    """No test has said what to answer."""
+    raise AssertionError(question)
+
+
 class ScriptedWorker(Worker):
     """Answers each request from a script, at once or when a test says so."""
 
@@ -74,6 +94,8 @@ class ScriptedWorker(Worker):
         self.requests: list[GenerateRequest] = []
         self.generations: list[Generation] = []
         self.cancelled: list[int] = []
+        self.asked: list[Question] = []
+        self.answer: Callable[[Question], Reply] = unanswered
         self.capacity = 1000
         self.gguf_template: str | None = None
         self.submitted = asyncio.Event()
@@ -95,6 +117,12 @@ class ScriptedWorker(Worker):
             generation.push(event)
         self.submitted.set()
         return generation
+
+    async def ask(self, question: Question, reply: type[R]) -> R:
+        self.asked.append(question)
+        answer = self.answer(question)
+        assert isinstance(answer, reply)
+        return answer
 
     def _cancel_scripted(self, number: int) -> None:
         self.cancelled.append(number)
@@ -240,6 +268,7 @@ class Line:
     never_ends: bool = False
     """Announce more of the body after the last chunk."""
     n_received: int = 0
+    query: bytes = b""
 
     @classmethod
     def streaming(cls, app: FastAPI, path: str = "/v1/chat/completions", **body: object) -> "Line":
@@ -258,7 +287,7 @@ class Line:
             "raw_path": self.path.encode(),
             "root_path": "",
             "scheme": "http",
-            "query_string": b"",
+            "query_string": self.query,
             "headers": list(self.headers),
             "client": ("test", 1),
             "server": ("corral", 80),

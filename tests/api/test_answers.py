@@ -5,9 +5,19 @@ from collections.abc import Sequence
 
 import pytest
 
-from server.api.answers import AnswerEvent, Answers, End, Piece, Tokens
+from server.api.answers import AnswerEvent, Answers, Echoed, End, Piece, Tokens
 from server.errors import QueueFull, WorkerDied
-from server.ipc import Accepted, Delta, Event, Failed, Finished, GenerateRequest, Text
+from server.ipc import (
+    Accepted,
+    Delta,
+    Echo,
+    Event,
+    Failed,
+    Finished,
+    GenerateRequest,
+    Text,
+    TokenScore,
+)
 from server.metrics import Metrics
 from server.sampling import SamplingParams
 from tests.api.scripted import MODEL, Script, ScriptedWorker, build, fail, speak
@@ -31,13 +41,41 @@ async def collect(answers: Answers) -> Sequence[AnswerEvent]:
 
 async def test_one_choice() -> None:
     events = await collect(submit(worker_of(speak("Hel", "lo", n_prompt=7, n_cached=3))))
-    assert events == [Piece(0, "Hel"), Piece(0, "lo"), End(0, "stop"), Tokens(7, 3, 2)]
+    assert events == [Piece(0, "Hel", 1), Piece(0, "lo", 1), End(0, "stop"), Tokens(7, 3, 2)]
 
 
 async def test_text_that_is_held_back_is_no_piece() -> None:
     finished = Finished(0, "", 0, "length", 7, 0, 1)
     events = await collect(submit(worker_of(lambda _, __: [ACCEPTED, Delta(0, "", 1), finished])))
     assert events == [End(0, "length"), Tokens(7, 0, 1)]
+
+
+def scored(*pieces: bytes) -> tuple[TokenScore, ...]:
+    return tuple(TokenScore(i, piece, -0.5) for i, piece in enumerate(pieces))
+
+
+async def test_scores_come_with_their_text_and_the_last_with_the_end() -> None:
+    deltas = [Delta(0, "a", 1, scored(b"a")), Delta(0, "", 1, scored(b"b"))]
+    finished = Finished(0, "", 1, "stop", 7, 0, 3, scored(b""))
+    events = await collect(submit(worker_of(lambda _, __: [ACCEPTED, *deltas[:1], finished])))
+    assert events[:-1] == [Piece(0, "a", 1, scored(b"a")), End(0, "stop", scored(b""))]
+    # No text is no reason to lose a score.
+    events = await collect(submit(worker_of(lambda _, __: [ACCEPTED, deltas[1], finished])))
+    assert events[:-1] == [Piece(0, "", 1, scored(b"b")), End(0, "stop", scored(b""))]
+    finished = Finished(0, "c", 1, "stop", 7, 0, 3, scored(b"c", b""))
+    events = await collect(submit(worker_of(lambda _, __: [ACCEPTED, finished])))
+    assert events[:-1] == [Piece(0, "c", 1, scored(b"c", b"")), End(0, "stop")]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_the_echo_comes_first(n: int) -> None:
+    def script(_: int, __: GenerateRequest) -> list[Event]:
+        return [ACCEPTED, Echo(0, scored(b"Hi")), Finished(0, "x", 1, "stop", 1, 0, 1)]
+
+    events = await collect(submit(worker_of(script), n=n))
+    for index in range(n):
+        mine = [event for event in events if not isinstance(event, Tokens) and event[0] == index]
+        assert mine == [Echoed(index, scored(b"Hi")), Piece(index, "x", 1), End(index, "stop")]
 
 
 async def test_a_prompt_counts_once_and_its_cache_by_the_choice_that_found_least() -> None:
@@ -58,7 +96,7 @@ async def test_choices_come_as_they_are_made() -> None:
     events = answers.events()
     for index, word in ((1, "a"), (0, "b"), (0, "c"), (1, "d")):
         worker.generations[index].push(Delta(0, word, 1))
-        assert await anext(events) == Piece(index, word)
+        assert await anext(events) == Piece(index, word, 1)
     for index in (1, 0):
         worker.generations[index].push(Finished(0, "", 0, "stop", 7, 0, 2))
         assert await anext(events) == End(index, "stop")
@@ -75,7 +113,7 @@ async def test_no_choice_waits_for_a_talkative_one() -> None:
     for _ in range(6):
         worker.generations[0].push(Delta(0, "x", 1))
         seen.append(await anext(events))
-    assert Piece(1, "rare") in seen
+    assert Piece(1, "rare", 1) in seen
     answers.close()
 
 
@@ -87,7 +125,7 @@ async def test_a_slow_reader_gets_larger_pieces(n: int) -> None:
     events = answers.events()
     generation = worker.generations[0]
     generation.push(Delta(0, "0", 1))
-    assert await anext(events) == Piece(0, "0")
+    assert await anext(events) == Piece(0, "0", 1)
     for i in range(1, 100):
         generation.push(Delta(0, str(i), 1))
         await asyncio.sleep(0)

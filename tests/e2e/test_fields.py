@@ -7,9 +7,17 @@ from tests.e2e.asking import Body, chat_body, user
 from tests.e2e.conftest import Lone
 from tests.e2e.wire import error_of, fold_chat, whole_chat
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-UNSERVED: Body = {"tools": [TOOL], "logprobs": True, "no_such_field": 1}
-SERVED: Body = {"user": "me", "metadata": {"a": "b"}, "tools": [], "logprobs": False, "seed": None}
+UNSERVED: Body = {"store": True, "modalities": ["audio"], "no_such_field": 1}
+SERVED: Body = {
+    "user": "me",
+    "metadata": {"a": "b"},
+    "tools": [],
+    "logprobs": True,
+    "seed": None,
+    "store": False,
+    "modalities": ["text"],
+    "response_format": {"type": "text"},
+}
 
 
 def ask(http: httpx.Client, body: Body) -> httpx.Response:
@@ -19,10 +27,10 @@ def ask(http: httpx.Client, body: Body) -> httpx.Response:
 
 def test_ignored_fields_are_named(http: httpx.Client) -> None:
     response = ask(http, UNSERVED)
-    assert response.headers["x-corral-ignored"] == "tools, logprobs, no_such_field"
+    assert response.headers["x-corral-ignored"] == "store, modalities, no_such_field"
     whole_chat(response.text)
     response = ask(http, {**UNSERVED, "stream": True})
-    assert response.headers["x-corral-ignored"] == "tools, logprobs, no_such_field"
+    assert response.headers["x-corral-ignored"] == "store, modalities, no_such_field"
     fold_chat(response.content, include_usage=False)
 
 

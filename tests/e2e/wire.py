@@ -24,6 +24,10 @@ CHAT_CHOICE = {"index", "message", "logprobs", "finish_reason"}
 CHAT_DELTA = {"index", "delta", "logprobs", "finish_reason"}
 TEXT_CHOICE = {"index", "text", "logprobs", "finish_reason"}
 REASONS = {"stop", "length"}
+CHAT_REASONS = {*REASONS, "tool_calls", "function_call"}
+MESSAGE = {"role", "content", "refusal"}
+MESSAGE_PARTS = {"tool_calls", "function_call", "reasoning_content", "reasoning"}
+"""Of a message, whole or in chunks, where it has them."""
 DONE = b"data: [DONE]\n\n"
 
 
@@ -63,8 +67,8 @@ def whole_chat(raw: str) -> ChatCompletion:
     _has(body, {*HEAD, "usage"})
     for choice in body["choices"]:
         _has(choice, CHAT_CHOICE)
-        _has(choice["message"], {"role", "content", "refusal"})
-        assert choice["finish_reason"] in REASONS
+        _has(choice["message"], MESSAGE | (choice["message"].keys() & MESSAGE_PARTS))
+        assert choice["finish_reason"] in CHAT_REASONS
     _check_usage(body["usage"])
     answer = _as(ChatCompletion, body)
     assert answer.id.startswith("chatcmpl-")

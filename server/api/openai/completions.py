@@ -1,156 +1,157 @@
 """POST /v1/completions."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, cast
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator
 from starlette.responses import Response
 
-from server.api.answers import End, EndReason, Piece, Tokens
 from server.api.body import json_body
-from server.api.deps import AppServices, until_gone
-from server.api.openai.reply import Choice, reply
-from server.api.openai.schema import (
-    MAX_CHOICES,
-    ChunkFrame,
-    GenerationBody,
-    Head,
-    MaxTokens,
-    Usage,
-    encode,
+from server.api.default_model import default_model
+from server.api.deps import AppServices
+from server.api.openai.completions_wire import (
+    Completion,
+    CompletionChunk,
+    CompletionChunks,
+    CompletionWhole,
 )
+from server.api.openai.inputs import WIRE_FORM, read_inputs
+from server.api.openai.logprobs import MAX_TOP
+from server.api.openai.reply import Job, choices
+from server.api.openai.schema import MAX_CHOICES, MAX_N, GenerationBody, Head, MaxTokensOrZero
+from server.api.openapi import streams
 from server.errors import InvalidRequest
-from server.ipc import Prompt, Text
+from server.ipc import GenerateRequest, Infill, Prompt, Text
 
 DEFAULT_MAX_TOKENS = 16
 
 router = APIRouter()
 
 
-def _read_prompts(value: object) -> tuple[Prompt, ...]:
-    """A text, a list of texts, token ids, or a list of lists of token ids."""
-    if isinstance(value, str):
-        return (Text(value),)
-    if not isinstance(value, list) or not value:
-        raise ValueError("must be a text, texts, token ids or lists of token ids, not empty")
-    items = cast("list[object]", value)
-    match items[0]:
-        case str():
-            return tuple(Text(_a_text(i, item)) for i, item in enumerate(items))
-        case list():
-            return tuple(_token_ids(item, f"{i}.") for i, item in enumerate(items))
-        case _:
-            return (_token_ids(items, ""),)
+def _read_prompts(value: object) -> tuple[Text | tuple[int, ...], ...]:
+    return tuple(
+        Text(prompt) if isinstance(prompt, str) else prompt for prompt in read_inputs(value)
+    )
 
 
-def _a_text(index: int, item: object) -> str:
-    if not isinstance(item, str):
-        raise ValueError(f"item {index} is not a text, but item 0 is")
-    return item
+def _read_logprobs(value: object) -> object:
+    """False, as chat requests have it, is not 0: that asks for the tokens' own scores."""
+    if value is True:
+        raise ValueError("must be the number of best tokens to tell")
+    return None if value is False else value
 
 
-def _token_ids(value: object, path: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"item {path.rstrip('.')} must be token ids, at least one")
-    ids = cast("list[object]", value)
-    for i, id in enumerate(ids):
-        # A JSON true is an int in Python.
-        if type(id) is not int:
-            raise ValueError(f"item {path}{i} is not a token id")
-    return tuple(cast("list[int]", ids))
+NumberOfBest = Annotated[int, Field(ge=0, le=MAX_TOP)]
 
 
 class CompletionRequest(GenerationBody):
-    """The body."""
+    """The body. Without a model, as llama-server's clients send it, the default one is asked."""
 
-    prompt: Annotated[tuple[Prompt, ...], PlainValidator(_read_prompts)]
-    max_tokens: MaxTokens = DEFAULT_MAX_TOKENS
+    model: str = ""
+    prompt: Annotated[
+        tuple[Text | tuple[int, ...], ...],
+        PlainValidator(
+            _read_prompts,
+            json_schema_input_type=WIRE_FORM,
+        ),
+    ]
+    suffix: str = Field(default="", description="what follows after the text that is wanted")
+    max_tokens: MaxTokensOrZero = DEFAULT_MAX_TOKENS
+    echo: bool = Field(default=False, description="begin the answer with the prompt")
+    logprobs: Annotated[
+        NumberOfBest | None,
+        BeforeValidator(
+            _read_logprobs, json_schema_input_type=NumberOfBest | Literal[False] | None
+        ),
+    ] = Field(default=None, description="best tokens to tell in each place")
+    best_of: int | None = Field(
+        default=None, ge=1, le=MAX_N, description="candidates, of which the n likeliest are told"
+    )
 
+    @property
+    def n_candidates(self) -> int:
+        """Answers to generate for each prompt. Raises InvalidRequest."""
+        if self.best_of is None:
+            return self.n
+        if self.best_of < self.n:
+            raise InvalidRequest(
+                f"best_of: must be at least n = {self.n}, got {self.best_of}", param="best_of"
+            )
+        if self.stream and self.best_of > self.n:
+            raise InvalidRequest("best_of: only allowed when stream is false", param="best_of")
+        return self.best_of
 
-class CompletionChoice(BaseModel):
-    """One whole choice."""
+    @property
+    def ranked(self) -> bool:
+        """Whether there are more candidates than choices."""
+        return self.n_candidates > self.n
 
-    text: str
-    index: int
-    logprobs: None = None
-    finish_reason: EndReason
-
-
-class Completion(BaseModel):
-    """The whole answer. A chunk of a stream looks the same, and its choice may go on."""
-
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    choices: list[CompletionChoice]
-    usage: Usage
-    system_fingerprint: str
-
-
-class CompletionWire:
-    """Writes one completion, in chunks or whole."""
-
-    prompt_param = "prompt"
-
-    def __init__(self, head: Head, include_usage: bool):
-        self._head = head
-        self._frame = ChunkFrame("text_completion", head, include_usage)
-
-    def piece(self, piece: Piece) -> bytes:
-        return self._chunk(piece.index, encode(piece.text), "null")
-
-    def end(self, end: End) -> bytes:
-        return self._chunk(end.index, '""', f'"{end.reason}"')
-
-    def usage(self, tokens: Tokens) -> bytes:
-        return self._frame.usage(tokens)
-
-    def whole(self, choices: Sequence[Choice], tokens: Tokens) -> bytes:
-        answer = Completion(
-            id=self._head.id,
-            created=self._head.created,
-            model=self._head.model,
-            choices=[
-                CompletionChoice(text=choice.text, index=index, finish_reason=choice.reason)
-                for index, choice in enumerate(choices)
-            ],
-            usage=Usage.of(tokens),
-            system_fingerprint=self._head.system_fingerprint,
-        )
-        return answer.model_dump_json().encode()
-
-    def _chunk(self, index: int, text: str, reason: str) -> bytes:
-        return self._frame.event(
-            f'{{"text":{text},"index":{index},"logprobs":null,"finish_reason":{reason}}}'
-        )
+    def asked(self) -> Iterator[Prompt]:
+        """What is put to the engine. Raises InvalidRequest."""
+        if not self.suffix:
+            yield from self.prompt
+            return
+        if self.echo:
+            raise InvalidRequest("echo: not possible with a suffix", param="echo")
+        for prompt in self.prompt:
+            if not isinstance(prompt, Text):
+                raise InvalidRequest("suffix: only possible with texts as prompts", param="suffix")
+            yield Infill(prompt.text, self.suffix)
 
 
-@router.post("/completions")
+@router.post("/completions", response_model=Completion, responses=streams(CompletionChunk))
 async def create_completion(
     request: Request,
     services: AppServices,
     body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest))],
 ) -> Response:
     """Continue one or more texts."""
-    n_choices = len(body.prompt) * body.n
-    if n_choices > MAX_CHOICES:
+    n = body.n_candidates
+    _check_number(len(body.prompt), n)
+    prompts = tuple(body.asked())
+    model = body.model or default_model(services.pool.models)
+    job = await Job.begin(request, services, model, body.extras)
+    worker = job.worker
+    _check_vocabulary(body.prompt, worker.info.n_vocab)
+    generate = GenerateRequest(
+        prompt=prompts[0],
+        sampling=job.sampling,
+        max_tokens=body.max_tokens,
+        stop=body.stop,
+        cache_prompt=body.cache_prompt,
+        prompt_param="prompt",
+        grammar=body.answer_grammar,
+        logprobs=0 if body.logprobs is None and body.ranked else body.logprobs,
+        echo=body.echo,
+    )
+    requests = [
+        candidate
+        for prompt in prompts
+        for candidate in choices(replace(generate, prompt=prompt), n)
+    ]
+    head = Head.new("cmpl", worker.model, worker.info)
+    echoed = [prompt.text if isinstance(prompt, Text) else None for prompt in body.prompt]
+    if body.stream:
+        writer = CompletionChunks(head, echoed, n, body.logprobs is not None, body.include_usage)
+    else:
+        writer = CompletionWhole(head, echoed, n, body.logprobs is not None, body.n)
+    return await job.reply(requests, n, writer, body.stream)
+
+
+def _check_number(n_prompts: int, n: int) -> None:
+    if n_prompts * n > MAX_CHOICES:
         raise InvalidRequest(
-            f"{len(body.prompt)} prompts x n = {n_choices} choices, at most {MAX_CHOICES}",
+            f"{n_prompts} prompts x {n} = {n_prompts * n} choices, at most {MAX_CHOICES}",
             param="prompt",
         )
-    async with until_gone(request):
-        worker = await services.worker(request, body.model)
-    _check_vocabulary(body.prompt, worker.info.n_vocab)
-    wire = CompletionWire(Head.new("cmpl", worker.model, worker.info), body.include_usage)
-    return await reply(request, services, body, worker, body.prompt, wire)
 
 
 def _check_vocabulary(prompts: Sequence[Prompt], n_vocab: int) -> None:
     """llama.cpp would abort on an id that the model does not have."""
     for number, prompt in enumerate(prompts):
-        if isinstance(prompt, Text):
+        if not isinstance(prompt, tuple):
             continue
         for i, id in enumerate(prompt):
             if not 0 <= id < n_vocab:

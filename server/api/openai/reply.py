@@ -1,117 +1,97 @@
 """From a sound request to its response. Streamed and whole answers take the same way."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Protocol, assert_never
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
-from server.api.answers import Answers, End, EndReason, Piece, Tokens
+from server.api.answers import AnswerEvent, Answers
 from server.api.deps import Services, until_gone
 from server.api.envelope import visit_of
 from server.api.fields import merge_sampling, report_unserved, sort_out
-from server.api.openai.schema import GenerationBody
 from server.api.sse import EventStream
-from server.ipc import GenerateRequest, Prompt
+from server.errors import InvalidRequest
+from server.ipc import GenerateRequest
 from server.pool.worker import Worker
 from server.sampling import SamplingParams
 
 
+class Writer(Protocol):
+    """How one endpoint writes an answer: in chunks, or whole when the last event has come."""
+
+    def write(self, event: AnswerEvent) -> bytes:
+        """What goes out now; often nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """One complete choice."""
+class Job:
+    """A request that has found its model, with what its extra fields say."""
 
-    text: str
-    reason: EndReason
+    request: Request
+    services: Services
+    worker: Worker
+    sampling: SamplingParams
+    headers: Mapping[str, str]
+    """Of the response: which fields were ignored."""
 
-
-class Wire(Protocol):
-    """How one endpoint writes an answer, in chunks or whole."""
-
-    prompt_param: str
-    """The field that errors about the prompt are reported for."""
-
-    def piece(self, piece: Piece) -> bytes: ...
-
-    def end(self, end: End) -> bytes: ...
-
-    def usage(self, tokens: Tokens) -> bytes: ...
-
-    def whole(self, choices: Sequence[Choice], tokens: Tokens) -> bytes: ...
-
-
-async def reply(
-    request: Request,
-    services: Services,
-    body: GenerationBody,
-    worker: Worker,
-    prompts: Sequence[Prompt],
-    wire: Wire,
-) -> Response:
-    """Submit, wait for the verdict on every choice, then stream or collect."""
-    visit = visit_of(request)
-    server = services.config.server
-    extras = sort_out(body.extras)
-    headers = report_unserved(extras.unserved, server.unknown_fields, visit.request_id)
-    sampling = merge_sampling(worker.config.sampling, extras.sampling)
-    requests = _plan(body, sampling, prompts, wire.prompt_param)
-    with ExitStack() as stack:
-        answers = Answers(worker, requests, body.n, services.metrics, visit.arrived)
-        stack.callback(answers.close)
+    @classmethod
+    async def begin(
+        cls, request: Request, services: Services, model: str, extras: Mapping[str, object]
+    ) -> "Job":
+        """Find the model, loaded if need be, and sort out the extra fields. Raises their errors."""
         async with until_gone(request):
-            await answers.accepted()
-        if body.stream:
-            stack.pop_all()
-            events = _stream(answers, wire, body.include_usage)
-            return EventStream(events, answers.close, visit, server.ping_s, headers)
-        async with until_gone(request):
-            whole = await _collect(answers, wire)
-        return Response(whole, headers=headers, media_type=JSONResponse.media_type)
+            worker = await services.worker(request, model)
+        if not worker.info.generates:
+            what = "ranks documents" if worker.info.ranks else "gives embeddings"
+            raise InvalidRequest(f"the model {model} {what}, it does not generate text", "model")
+        sorted_out = sort_out(extras)
+        policy = services.config.server.unknown_fields
+        headers = report_unserved(sorted_out.unserved, policy, visit_of(request).request_id)
+        sampling = merge_sampling(worker.config.sampling, sorted_out.sampling)
+        return cls(request, services, worker, sampling, headers)
+
+    async def reply(
+        self, requests: Sequence[GenerateRequest], n: int, writer: Writer, stream: bool
+    ) -> Response:
+        """Submit, wait for the verdict on every choice, then stream or collect.
+
+        `requests` are the choices in order, `n` in a row for each prompt.
+        """
+        visit = visit_of(self.request)
+        metrics = self.services.metrics
+        with ExitStack() as stack:
+            answers = Answers(self.worker, requests, n, metrics, visit.arrived)
+            stack.callback(answers.close)
+            async with until_gone(self.request):
+                await answers.accepted()
+            if stream:
+                stack.pop_all()
+                ping_s = self.services.config.server.ping_s
+                written = _written(answers, writer)
+                return EventStream(written, answers.close, visit, ping_s, self.headers)
+            async with until_gone(self.request):
+                whole = b"".join([part async for part in _written(answers, writer)])
+            return Response(whole, headers=self.headers, media_type=JSONResponse.media_type)
 
 
-def _plan(
-    body: GenerationBody, sampling: SamplingParams, prompts: Sequence[Prompt], prompt_param: str
-) -> list[GenerateRequest]:
-    """One request for each choice: `n` in a row for each prompt, with seeds of their own."""
-    seed = sampling.seed
-    seeded = [
-        sampling if seed is None else sampling.model_copy(update={"seed": seed + i})
-        for i in range(body.n)
-    ]
+async def _written(answers: Answers, writer: Writer) -> AsyncGenerator[bytes]:
+    write = writer.write
+    async for event in answers.events():
+        written = write(event)
+        if written:
+            yield written
+
+
+def choices(request: GenerateRequest, n: int) -> list[GenerateRequest]:
+    """`n` choices of one prompt, with seeds of their own."""
+    seed = request.sampling.seed
+    if seed is None:
+        return [request] * n
     return [
-        GenerateRequest(prompt, params, body.limit, body.stop, body.cache_prompt, prompt_param)
-        for prompt in prompts
-        for params in seeded
+        replace(request, sampling=request.sampling.model_copy(update={"seed": seed + i}))
+        for i in range(n)
     ]
-
-
-async def _stream(answers: Answers, wire: Wire, include_usage: bool) -> AsyncGenerator[bytes]:
-    async for event in answers.events():
-        match event:
-            case Piece():
-                yield wire.piece(event)
-            case End():
-                yield wire.end(event)
-            case Tokens():
-                if include_usage:
-                    yield wire.usage(event)
-            case _:
-                assert_never(event)
-
-
-async def _collect(answers: Answers, wire: Wire) -> bytes:
-    texts: dict[int, list[str]] = {}
-    choices: dict[int, Choice] = {}
-    async for event in answers.events():
-        match event:
-            case Piece():
-                texts.setdefault(event.index, []).append(event.text)
-            case End():
-                choices[event.index] = Choice("".join(texts.get(event.index, ())), event.reason)
-            case Tokens():
-                return wire.whole([choices[index] for index in sorted(choices)], event)
-            case _:
-                assert_never(event)
-    raise AssertionError("the answers ended without their token counts")

@@ -4,9 +4,8 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -15,11 +14,13 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from server import __version__
 from server.api.answers import Tokens
+from server.api.body import Body
+from server.api.openai.response_format import AnswerFormat
+from server.api.openapi import sampling_fields
 from server.ipc import ModelInfo
 
 MAX_CHOICES = 128
@@ -41,13 +42,21 @@ def _read_max_tokens(value: object) -> object:
     return None if value == -1 else value
 
 
-Stop = Annotated[
-    tuple[Annotated[str, Field(min_length=1)], ...],
-    BeforeValidator(_read_stop),
-    Field(max_length=MAX_STOPS),
-]
+_StopText = Annotated[str, Field(min_length=1)]
+_StopTexts = Annotated[tuple[_StopText, ...], Field(max_length=MAX_STOPS)]
+_Limit = Annotated[int, Field(ge=1)] | None
+_LimitOrZero = Annotated[int, Field(ge=0)] | None
 
-MaxTokens = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_read_max_tokens)]
+Stop = Annotated[
+    _StopTexts, BeforeValidator(_read_stop, json_schema_input_type=_StopText | _StopTexts)
+]
+MaxTokens = Annotated[
+    _Limit, BeforeValidator(_read_max_tokens, json_schema_input_type=_Limit | Literal[-1])
+]
+MaxTokensOrZero = Annotated[
+    _LimitOrZero,
+    BeforeValidator(_read_max_tokens, json_schema_input_type=_LimitOrZero | Literal[-1]),
+]
 
 
 class StreamOptions(BaseModel):
@@ -58,13 +67,13 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class GenerationBody(BaseModel):
-    """The fields that all generating endpoints have. A null field is as good as absent.
+class GenerationBody(AnswerFormat, Body):
+    """The fields that all generating endpoints have.
 
     Extra fields are sampling parameters or not served; `server.api.fields` tells.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(json_schema_extra=sampling_fields)
 
     model: str
     max_tokens: MaxTokens = None
@@ -74,30 +83,12 @@ class GenerationBody(BaseModel):
     stream_options: StreamOptions | None = None
     cache_prompt: bool = True
 
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        fields = cast("dict[str, object]", value)
-        return {name: item for name, item in fields.items() if item is not None}
-
     @field_validator("stream_options")
     @classmethod
     def _only_streamed(cls, value: StreamOptions, info: ValidationInfo) -> StreamOptions:
         if not info.data.get("stream"):
             raise ValueError("only allowed when stream is true")
         return value
-
-    @property
-    def extras(self) -> Mapping[str, object]:
-        """The fields that this model does not name."""
-        return self.model_extra or {}
-
-    @property
-    def limit(self) -> int | None:
-        """Most tokens of one choice; None for as many as the context holds."""
-        return self.max_tokens
 
     @property
     def include_usage(self) -> bool:
@@ -136,7 +127,7 @@ class Usage(BaseModel):
             completion_tokens=tokens.completion,
             total_tokens=tokens.prompt + tokens.completion,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=tokens.cached),
-            completion_tokens_details=CompletionTokensDetails(),
+            completion_tokens_details=CompletionTokensDetails(reasoning_tokens=tokens.reasoning),
         )
 
 

@@ -1,12 +1,14 @@
 """POST /v1/chat/completions: what it takes and what it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from server.api.openai.logprobs import chat_logprobs
 from server.errors import ContextLengthExceeded
+from server.ipc import Accepted, Delta, Event, Finished, GenerateRequest, Grammar, TokenScore
 from server.sampling import SamplingParams
 from tests.api.scripted import MODEL, error_of, events, fail, house, speak
 
@@ -60,6 +62,38 @@ class TestWhole:
         async with house(speak("")) as h:
             body = (await h.chat()).json()
         assert body["choices"][0]["message"]["content"] == ""
+
+
+SCORES = (
+    TokenScore(5, "é".encode()[:1], -0.25, ((5, b"\xc3", -0.25), (6, b"a", -2.0))),
+    TokenScore(7, "é".encode()[1:], -0.5, ((7, b"\xa9", -0.5), (6, b"a", -3.0))),
+)
+
+
+def scoring(_: int, __: GenerateRequest) -> Sequence[Event]:
+    """One character of two tokens, and the token that ends the answer."""
+    end = TokenScore(2, b"", -0.125, ((2, b"", -0.125),))
+    return [Accepted(0, 7), Delta(0, "é", 2, SCORES), Finished(0, "", 1, "stop", 7, 0, 3, (end,))]
+
+
+class TestLogprobs:
+    async def test_the_whole_answer(self) -> None:
+        async with house(scoring) as h:
+            body = (await h.chat(logprobs=True, top_logprobs=2)).json()
+        ChatCompletion.model_validate(body, strict=True)
+        logprobs = body["choices"][0]["logprobs"]
+        assert logprobs == chat_logprobs(SCORES)
+        assert b"".join(bytes(entry["bytes"]) for entry in logprobs["content"]) == "é".encode()
+
+    async def test_the_chunks(self) -> None:
+        async with house(scoring) as h:
+            response = await h.chat(logprobs=True, top_logprobs=2, stream=True)
+        chunks = events(response.content)[:-1]
+        for chunk in chunks:
+            ChatCompletionChunk.model_validate(chunk, strict=True)
+        told = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+        # The role, the text, and the end, whose token has no text.
+        assert told == [None, chat_logprobs(SCORES), None]
 
 
 class TestStream:
@@ -177,6 +211,21 @@ BAD_VALUES: list[tuple[dict[str, Any], str, str]] = [
     ({"stream": "perhaps", "stream_options": {}}, "stream", 'got "perhaps"'),
     ({"chat_template_kwargs": {"messages": 1}}, "chat_template_kwargs.messages", "server"),
     ({"temperature": 400}, "temperature", "less than or equal to 100, got 400"),
+    ({"logprobs": "all"}, "logprobs", 'got "all"'),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "or equal to 20, got 21"),
+    ({"logprobs": True, "top_logprobs": -1}, "top_logprobs", "got -1"),
+    ({"top_logprobs": 2}, "top_logprobs", "only allowed when logprobs is true"),
+    ({"reasoning_effort": "huge"}, "reasoning_effort", 'got "huge"'),
+    (
+        {"reasoning_effort": "low", "chat_template_kwargs": {"reasoning_effort": "high"}},
+        "reasoning_effort",
+        "another value",
+    ),
+    ({"tools": [{"type": "function"}]}, "tools.0.function", "Field required"),
+    ({"tool_choice": "required"}, "tool_choice", "offers no tools"),
+    ({"response_format": {"type": "xml"}}, "response_format.type", 'got "xml"'),
+    ({"regex": "a", "lark": "b"}, "lark", "only one field"),
+    ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.tool_call_id", "needs the id"),
 ]
 
 
@@ -224,6 +273,46 @@ class TestRequest:
         assert [request.sampling.seed for request in requests] == [7, 8, 9, None, None]
         assert len({request.prompt for request in requests}) == 1
 
+    @pytest.mark.parametrize(
+        ("asked", "n_logprobs"),
+        [
+            ({"logprobs": True}, 0),
+            ({"logprobs": True, "top_logprobs": 20}, 20),
+            ({"logprobs": False, "top_logprobs": 0}, None),
+            ({}, None),
+        ],
+    )
+    async def test_scores(self, asked: dict[str, object], n_logprobs: int | None) -> None:
+        async with house() as h:
+            await h.chat(**asked)
+        assert h.worker.requests[0].logprobs == n_logprobs
+
+    async def test_the_shape_of_the_answer(self) -> None:
+        async with house() as h:
+            response = await h.chat(response_format={"type": "json_object"}, n=2)
+        assert "x-corral-ignored" not in response.headers
+        wanted = Grammar("json_schema", '{"type": "object"}', "response_format.schema")
+        assert {request.grammar for request in h.worker.requests} == {wanted}
+
+    @pytest.mark.parametrize(
+        ("asked", "shown"),
+        [
+            ({}, "-"),
+            ({"reasoning_effort": "low"}, "low-"),
+            ({"reasoning_effort": "none"}, "none-False"),
+            ({"chat_template_kwargs": {"reasoning_effort": "high"}}, "high-"),
+            (
+                {"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}},
+                "none-True",
+            ),
+        ],
+    )
+    async def test_how_much_to_think(self, asked: dict[str, object], shown: str) -> None:
+        template = "{{ reasoning_effort }}-{{ enable_thinking }}"
+        async with house(gguf_template=template, template=None) as h:
+            assert (await h.chat(**asked)).status_code == 200
+            assert h.prompt().text == shown
+
     async def test_one_stop_as_a_string(self) -> None:
         async with house() as h:
             await h.chat(stop="END")
@@ -263,8 +352,10 @@ class TestMessages:
             return h.prompt().text
 
     async def test_roles(self) -> None:
-        roles = ("system", "developer", "user", "assistant", "tool", "function")
-        prompt = await self.prompt(*({"role": role, "content": role} for role in roles))
+        roles = ("system", "developer", "user", "assistant")
+        result = {"role": "tool", "tool_call_id": "1", "content": "what came of it"}
+        prompt = await self.prompt(*({"role": role, "content": role} for role in roles), result)
+        assert "what came of it" in prompt
         for role in roles:
             shown = "system" if role == "developer" else role
             assert f"<|im_start|>{shown}\n{role}<|im_end|>\n" in prompt
@@ -291,32 +382,6 @@ class TestMessages:
             messages = [{"role": "user", "content": "Hi", "name": "Bo", "nothing": None}]
             await h.chat(messages=messages, chat_template_kwargs={"thinking": "deep"})
             assert h.prompt().text == "BoFalsedeep"
-
-    @pytest.mark.parametrize(
-        ("arguments", "shown"),
-        [
-            ('{"city": "Łódź"}', "city=Łódź;None"),
-            ({"city": "Łódź"}, "city=Łódź;None"),
-            ("", ";None"),
-        ],
-    )
-    async def test_arguments_are_parsed(self, arguments: object, shown: str) -> None:
-        template = (
-            "{% set f = messages[0].tool_calls[0].function %}"
-            "{% for k, v in f.arguments.items() %}{{ k }}={{ v }}{% endfor %};"
-            "{{ messages[0].content }}"
-        )
-        call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
-        async with self.templated(template) as h:
-            await h.chat(messages=[{"role": "assistant", "tool_calls": [call]}])
-            assert h.prompt().text == shown
-
-    async def test_arguments_that_are_not_json_stay_text(self) -> None:
-        template = "{{ messages[0].tool_calls[0].function.arguments }}"
-        call = {"function": {"name": "f", "arguments": '{"a":'}}
-        async with self.templated(template) as h:
-            await h.chat(messages=[{"role": "assistant", "content": "", "tool_calls": [call]}])
-            assert h.prompt().text == '{"a":'
 
     @staticmethod
     def templated(source: str) -> Any:

@@ -1,0 +1,140 @@
+"""Messages of a chat request, and how templates expect them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from server.errors import InvalidRequest
+
+
+class _Lenient(BaseModel):
+    """Keeps the fields it does not name: templates may use them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def _check_part_type(value: object) -> object:
+    if value not in ("text", "refusal"):
+        raise PydanticCustomError(
+            "unsupported",
+            "only text and refusal parts are served, got {kind}",
+            {"kind": json.dumps(value)[:60]},
+        )
+    return value
+
+
+class ContentPart(_Lenient):
+    """A text of a message's content."""
+
+    type: Annotated[Literal["text", "refusal"], BeforeValidator(_check_part_type)]
+    text: str = ""
+    refusal: str = ""
+
+
+def _content_kind(value: object) -> Literal["<text>", "<parts>"]:
+    return "<parts>" if isinstance(value, list | tuple) else "<text>"
+
+
+MessageContent = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[tuple[ContentPart, ...], Tag("<parts>")],
+    Discriminator(_content_kind),
+]
+
+
+class FunctionCall(_Lenient):
+    """What an assistant called."""
+
+    name: str
+    arguments: object = Field(default=None, description="JSON, as a string")
+
+
+class ToolCall(_Lenient):
+    """One call of an assistant's message."""
+
+    id: str | None = None
+    function: FunctionCall
+
+
+class Message(_Lenient):
+    """One message. Fields that are not named here reach the template as they are."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: MessageContent | None = None
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    tool_call_id: str | None = None
+    function_call: FunctionCall | None = Field(
+        default=None, description="deprecated: use tool_calls"
+    )
+
+
+def for_template(messages: Sequence[Message]) -> list[Mapping[str, object]]:
+    """As templates expect them: text content, calls with parsed arguments, nothing null.
+
+    Content stays null beside tool calls, which templates for tools test for. The deprecated
+    `function_call` and the role `function` become tool calls and their results. Raises
+    InvalidRequest.
+    """
+    spoken: list[Mapping[str, object]] = []
+    n_legacy = 0
+    for position, message in enumerate(messages):
+        fields = _plain(message)
+        calls = message.tool_calls or ()
+        if message.function_call is not None:
+            n_legacy += 1
+            calls = (ToolCall(id=f"call_{n_legacy}", function=message.function_call),)
+        if calls:
+            fields["tool_calls"] = [_parsed(call) for call in calls]
+            fields["content"] = None if message.content is None else _text(message.content)
+        match message.role:
+            case "tool":
+                fields["tool_call_id"] = _call_id(message, f"messages.{position}.tool_call_id")
+            case "function":
+                fields |= {"role": "tool", "tool_call_id": f"call_{n_legacy}"}
+            case _:
+                pass
+        spoken.append(fields)
+    return spoken
+
+
+def _plain(message: Message) -> dict[str, object]:
+    """A message's own fields but for its calls."""
+    fields: dict[str, object] = {
+        name: value for name, value in (message.model_extra or {}).items() if value is not None
+    }
+    fields |= {"role": message.role, "content": _text(message.content)}
+    if message.name is not None:
+        fields["name"] = message.name
+    if "reasoning" in fields:
+        fields.setdefault("reasoning_content", fields["reasoning"])
+    return fields
+
+
+def _call_id(message: Message, path: str) -> str:
+    """Which call a tool's message answers."""
+    if message.tool_call_id is None:
+        raise InvalidRequest(
+            f"{path}: a tool message needs the id of the call that it answers", param=path
+        )
+    return message.tool_call_id
+
+
+def _text(content: str | tuple[ContentPart, ...] | None) -> str:
+    if isinstance(content, tuple):
+        return "\n".join(part.text or part.refusal for part in content)
+    return content or ""
+
+
+def _parsed(call: ToolCall) -> Mapping[str, object]:
+    fields: dict[str, object] = {"type": "function", **call.model_dump(exclude_none=True)}
+    arguments = call.function.arguments
+    if isinstance(arguments, str):
+        # A model may have written bad JSON; its template still shows what it wrote.
+        with suppress(ValueError):
+            arguments = json.loads(arguments or "{}")
+    cast("dict[str, object]", fields["function"])["arguments"] = arguments
+    return fields

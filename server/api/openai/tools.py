@@ -1,0 +1,188 @@
+"""Tools on the wire: which functions a request offers, and whether they must be called."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+from server.api.openai.response_format import NAME, Schema
+from server.chat.turn import Tool, ToolChoice
+from server.errors import InvalidRequest
+
+
+class _Frozen(BaseModel):
+    """Keeps the fields it does not name; nobody reads them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+def _check_type(value: object) -> object:
+    if value != "function":
+        raise PydanticCustomError(
+            "unsupported",
+            "only tools of type function are served, got {kind}",
+            {"kind": json.dumps(value)[:60]},
+        )
+    return value
+
+
+FunctionType = Annotated[Literal["function"], BeforeValidator(_check_type)]
+
+
+class Function(_Frozen):
+    """What may be called."""
+
+    name: str = Field(pattern=NAME)
+    description: str | None = None
+    parameters: Schema | None = Field(default=None, description="a JSON schema; null: any object")
+    strict: bool | None = Field(
+        default=None, description="arguments match the schema even where a call is the model's wish"
+    )
+
+    def tool(self, param: str) -> Tool:
+        """`param` is the path of this function in the request."""
+        return Tool(self.name, self.description, self.parameters, bool(self.strict), param)
+
+
+class FunctionTool(_Frozen):
+    """One of `tools`."""
+
+    type: FunctionType
+    function: Function
+
+
+class FunctionName(_Frozen):
+    """A function that the request offers."""
+
+    name: str
+
+
+class NamedTool(_Frozen):
+    """`tool_choice`: this function must be called."""
+
+    type: FunctionType
+    function: FunctionName
+
+
+class AllowedTools(_Frozen):
+    """The functions that may be called, and whether one must be."""
+
+    mode: Literal["auto", "required"]
+    tools: tuple[NamedTool, ...] = Field(min_length=1)
+
+
+class AllowedToolsChoice(_Frozen):
+    """`tool_choice`: only these functions."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+ToolMode = Literal["none", "auto", "required"]
+
+
+def _choice_kind(value: object) -> Literal["<mode>", "<named>", "<allowed>"]:
+    match value:
+        case {"type": "allowed_tools"} | AllowedToolsChoice():
+            return "<allowed>"
+        case {} | NamedTool():
+            return "<named>"
+        case _:
+            return "<mode>"
+
+
+ToolChoiceField = Annotated[
+    Annotated[ToolMode, Tag("<mode>")]
+    | Annotated[NamedTool, Tag("<named>")]
+    | Annotated[AllowedToolsChoice, Tag("<allowed>")],
+    Discriminator(_choice_kind),
+]
+
+FunctionMode = Literal["none", "auto"]
+
+
+def _call_kind(value: object) -> Literal["<mode>", "<named>"]:
+    return "<named>" if isinstance(value, dict | FunctionName) else "<mode>"
+
+
+FunctionCallField = Annotated[
+    Annotated[FunctionMode, Tag("<mode>")] | Annotated[FunctionName, Tag("<named>")],
+    Discriminator(_call_kind),
+]
+
+
+class Tools(BaseModel):
+    """The fields of a chat request that offer functions, in today's form or the one before."""
+
+    tools: tuple[FunctionTool, ...] = ()
+    tool_choice: ToolChoiceField | None = None
+    parallel_tool_calls: bool = True
+    functions: tuple[Function, ...] = Field(default=(), description="deprecated: use tools")
+    function_call: FunctionCallField | None = Field(
+        default=None, description="deprecated: use tool_choice"
+    )
+
+    @property
+    def legacy(self) -> bool:
+        """Whether calls are answered in the form of `functions`."""
+        return bool(self.functions)
+
+    @property
+    def offered(self) -> tuple[Tool, ...]:
+        """Raises InvalidRequest where two have one name, or where both forms are used."""
+        if self.functions and self.tools:
+            raise InvalidRequest(
+                "functions: the deprecated form of tools, which are given too", param="functions"
+            )
+        named = [(f"tools.{i}.function", tool.function) for i, tool in enumerate(self.tools)]
+        named += [(f"functions.{i}", function) for i, function in enumerate(self.functions)]
+        paths: dict[str, str] = {}
+        for path, function in named:
+            if function.name in paths:
+                raise InvalidRequest(
+                    f"{path}.name: {function.name!r} is the name of {paths[function.name]} too",
+                    param=f"{path}.name",
+                )
+            paths[function.name] = path
+        return tuple(function.tool(path) for path, function in named)
+
+    @property
+    def choice(self) -> ToolChoice:
+        """Raises InvalidRequest where a function is named that is not offered."""
+        offered = self.offered
+        if self.function_call is not None:
+            return _function_choice(self.function_call, offered)
+        match self.tool_choice:
+            case None:
+                return ToolChoice()
+            case "none" | "auto" | "required" as mode:
+                if mode == "required":
+                    _check_offered((), offered, "tool_choice")
+                return ToolChoice(mode)
+            case NamedTool(function=function):
+                _check_offered((function.name,), offered, "tool_choice.function.name")
+                return ToolChoice("required", (function.name,))
+            case AllowedToolsChoice(allowed_tools=allowed):
+                names = tuple(tool.function.name for tool in allowed.tools)
+                _check_offered(names, offered, "tool_choice.allowed_tools.tools")
+                return ToolChoice(allowed.mode, names)
+
+
+def _function_choice(call: FunctionMode | FunctionName, offered: Sequence[Tool]) -> ToolChoice:
+    if isinstance(call, FunctionName):
+        _check_offered((call.name,), offered, "function_call.name")
+        return ToolChoice("required", (call.name,))
+    return ToolChoice(call)
+
+
+def _check_offered(names: Sequence[str], offered: Sequence[Tool], param: str) -> None:
+    known = [tool.name for tool in offered]
+    if not known:
+        raise InvalidRequest(f"{param}: the request offers no tools", param=param)
+    for name in names:
+        if name not in known:
+            raise InvalidRequest(
+                f"{param}: {name!r} is not among the tools: {', '.join(known)}", param=param
+            )

@@ -1,0 +1,227 @@
+"""POST /tokenize, POST /detokenize and GET /tokenizer_info.
+
+Bodies are vLLM's (`prompt`, `messages`) or llama-server's (`content`), told apart by their keys.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Annotated, Literal, assert_never, cast
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Discriminator, RootModel, Tag
+from starlette.responses import Response
+
+from server.api.asking import Asking
+from server.api.body import Body, json_body
+from server.api.default_model import default_model
+from server.api.deps import AppServices, Services, until_gone
+from server.api.openapi import Sent, sent
+from server.api.prompts import Conversation
+from server.chat.format import chat_format
+from server.errors import InvalidRequest
+from server.ipc import Detokenize, Detokenized, Tokenize, Tokenized
+from server.pool.worker import Worker
+
+router = APIRouter()
+
+
+class _Body(Body):
+    model: str = ""
+
+
+class TokenizePrompt(_Body):
+    """vLLM's, of a text, in which control tokens are recognised. The BOS counts as added."""
+
+    prompt: str
+    add_special_tokens: bool = True
+    return_token_strs: bool = False
+
+
+class TokenizeMessages(Conversation):
+    """vLLM's, of a conversation. By default: the tokens of a chat completion's prompt."""
+
+    add_special_tokens: bool = True
+    return_token_strs: bool = False
+
+
+class TokenizeContent(_Body):
+    """llama-server's, of a text."""
+
+    content: str
+    add_special: bool = False
+    parse_special: bool = True
+    with_pieces: bool = False
+
+
+def _kind(body: object) -> str | None:
+    keys = ("messages", "prompt", "content")
+    fields = cast("Mapping[str, object]", body if isinstance(body, Mapping) else {})
+    return next((f"<{key}>" for key in keys if fields.get(key) is not None), None)
+
+
+class TokenizeRequest(RootModel[TokenizePrompt | TokenizeMessages | TokenizeContent]):
+    """A text or a conversation, told apart by their keys."""
+
+    root: Annotated[
+        Annotated[TokenizePrompt, Tag("<prompt>")]
+        | Annotated[TokenizeMessages, Tag("<messages>")]
+        | Annotated[TokenizeContent, Tag("<content>")],
+        Discriminator(
+            _kind,
+            custom_error_type="no_text",
+            custom_error_message="one of prompt, messages and content is required",
+        ),
+    ]
+
+
+class DetokenizeRequest(_Body):
+    """Token ids."""
+
+    tokens: tuple[int, ...]
+
+
+class TokenList(Sent):
+    """vLLM's answer. Bytes that are no text by themselves are replacement characters."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class TokenIds(Sent):
+    """llama-server's answer."""
+
+    tokens: list[int]
+
+
+class TokenPiece(Sent):
+    """One token; its bytes where they are no text by themselves."""
+
+    id: int
+    piece: str | list[int]
+
+
+class TokenPieces(Sent):
+    """llama-server's answer with pieces."""
+
+    tokens: list[TokenPiece]
+
+
+class DetokenizeResponse(Sent):
+    """The text twice: `prompt` is vLLM's name, `content` llama-server's."""
+
+    prompt: str
+    content: str
+
+
+class TokenizerInfo(Sent):
+    """What clients need to write prompts themselves. Null: the model has none."""
+
+    model: str
+    tokenizer_class: Literal["llama.cpp"] = "llama.cpp"
+    model_max_length: int
+    vocab_size: int
+    add_bos_token: bool
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    chat_template: str | None
+
+
+@router.post("/tokenize", response_model=TokenList | TokenPieces | TokenIds)
+async def tokenize(
+    request: Request,
+    services: AppServices,
+    body: Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest))],
+) -> Response:
+    """The tokens of a text or of a conversation."""
+    asked = body.root
+    if isinstance(asked, TokenizeMessages):
+        job = await asked.job(request, services)
+        worker, headers = job.worker, job.headers
+    else:
+        asking = await _begin(request, services, asked)
+        worker, headers = asking.worker, asking.headers
+    question = _question(asked, worker)
+    async with until_gone(request):
+        found = await worker.ask(question, Tokenized)
+    return sent(_answer(asked, found, worker.info.n_ctx), headers)
+
+
+@router.post("/detokenize", response_model=DetokenizeResponse)
+async def detokenize(
+    request: Request,
+    services: AppServices,
+    body: Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))],
+) -> Response:
+    """The text of token ids, control tokens written out."""
+    asking = await _begin(request, services, body)
+    async with until_gone(request):
+        text = (await asking.worker.ask(Detokenize(body.tokens), Detokenized)).text
+    return sent(DetokenizeResponse(prompt=text, content=text), asking.headers)
+
+
+@router.get("/tokenizer_info")
+async def tokenizer_info(request: Request, services: AppServices, model: str = "") -> TokenizerInfo:
+    """The model's special tokens and its chat template."""
+    async with until_gone(request):
+        worker = await services.worker(request, model or default_model(services.pool.models))
+    info = worker.info
+    template = None
+    with suppress(InvalidRequest):
+        template = chat_format(worker.config, info).template.source
+    return TokenizerInfo(
+        model=worker.model,
+        model_max_length=info.n_ctx,
+        vocab_size=info.n_vocab,
+        add_bos_token=info.adds_bos,
+        bos_token=info.bos or None,
+        eos_token=info.eos or None,
+        pad_token=info.pad or None,
+        chat_template=template,
+    )
+
+
+async def _begin(request: Request, services: Services, body: _Body) -> Asking:
+    model = body.model or default_model(services.pool.models)
+    return await Asking.begin(request, services, model, body.extras)
+
+
+_Asked = TokenizePrompt | TokenizeMessages | TokenizeContent
+
+
+def _question(asked: _Asked, worker: Worker) -> Tokenize:
+    match asked:
+        case TokenizePrompt():
+            return Tokenize(asked.prompt, asked.add_special_tokens)
+        case TokenizeMessages():
+            prompt = asked.prompt(worker)
+            return Tokenize(prompt.text, asked.add_special_tokens, literal=prompt.literal)
+        case TokenizeContent():
+            return Tokenize(asked.content, asked.add_special, asked.parse_special)
+        case _:
+            assert_never(asked)
+
+
+def _answer(asked: _Asked, found: Tokenized, n_ctx: int) -> Sent:
+    tokens = [*found.tokens]
+    if not isinstance(asked, TokenizeContent):
+        strings = [piece.decode(errors="replace") for piece in found.pieces]
+        return TokenList(
+            count=len(tokens),
+            max_model_len=n_ctx,
+            tokens=tokens,
+            token_strs=strings if asked.return_token_strs else None,
+        )
+    if not asked.with_pieces:
+        return TokenIds(tokens=tokens)
+    pairs = zip(tokens, found.pieces, strict=True)
+    return TokenPieces(tokens=[TokenPiece(id=id, piece=_spelled(piece)) for id, piece in pairs])
+
+
+def _spelled(piece: bytes) -> str | list[int]:
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return [*piece]
