@@ -15,7 +15,8 @@ SETUP = command -v $(BOOT) >/dev/null || \
 RUN := $(VENV_PYTHON) -m
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint types imports format bench config clean ready ready-dev ready-bench
+.PHONY: help serve test fuzz check lint types imports format bench config clean
+.PHONY: ready ready-dev ready-test ready-bench
 
 help:  ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,8 +25,11 @@ help:  ## show this
 serve: ready  ## set everything up, then serve config.yaml
 	@exec $(RUN) server serve $(ARGS)
 
-test: ready-dev  ## run the whole suite under the coverage gate; with ARGS a part, without it
+test: ready-test  ## run the whole suite under the coverage gate; with ARGS a part, without it
 	@$(RUN) pytest $(or $(ARGS),--cov)
+
+fuzz: ready-test  ## requests made up from /openapi.json, for 10 minutes
+	@CORRAL_FUZZ_S=600 $(RUN) pytest -q -s tests/third_party/test_fuzz.py $(ARGS)
 
 check: lint types imports  ## lint, types and the import rules
 
@@ -51,7 +55,7 @@ config: ready  ## write config.yaml and README's table anew from server/config.p
 	@$(RUN) scripts.settings_table
 
 clean:  ## remove .venv and all caches; models stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* dist
+	rm -rf .venv tests/third_party/js/node_modules .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ready:
@@ -59,6 +63,9 @@ ready:
 
 ready-dev:
 	@$(SETUP) dev
+
+ready-test: ready-dev
+	@$(RUN) scripts.clients
 
 ready-bench:
 	@$(SETUP) bench

@@ -1,0 +1,48 @@
+"""schemathesis: requests made up from /openapi.json find no 5xx and no answer of another shape.
+
+CORRAL_FUZZ_S is for how many seconds; `make fuzz` takes ten minutes.
+"""
+
+import os
+from pathlib import Path
+
+from tests.e2e.asking import MODEL, scrape
+from tests.e2e.conftest import lone
+from tests.third_party.running import CLIENTS, PROGRAMS, run
+
+SECONDS = int(os.environ.get("CORRAL_FUZZ_S", "60"))
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+    "allow_header_conformance",
+)
+"""Not: that whatever the document allows is answered, since no document knows which models and
+responses there are; and that whatever it does not allow is refused, since clients send fields that
+are not served, and numbers as strings."""
+
+
+ASKED = ("/chat/completions", "/completions", "/embeddings", "/responses", "/tokenize")
+"""Endpoints that must have answered something, or the rest says little."""
+
+
+def test_nothing_made_up_breaks_it(model_path: Path, tmp_path: Path) -> None:
+    server = {"store": "responses.sqlite"}
+    engine = {"n_ctx": 256, "n_slots": 4}
+    # hypothesis has no fresh mind in a second thread: more workers find faults of each other's.
+    with lone(tmp_path, model_path, server, engine) as asked:
+        command = [CLIENTS / "bin" / "schemathesis", "run", f"{asked.url}/openapi.json"]
+        command += ["--max-time", str(SECONDS), "--phases", "coverage,fuzzing"]
+        command += ["--checks", ",".join(CHECKS), "--request-timeout", "120"]
+        command += ["--generation-database", ":memory:", "--continue-on-failure"]
+        environ = {"SCHEMATHESIS_HOOKS": "hooks", "CORRAL_MODEL": MODEL}
+        environ |= {"PYTHONPATH": str(PROGRAMS)}
+        run([*command], tmp_path, environ, within_s=SECONDS + 300)
+        assert "the worker died" not in asked.corral.log.text
+        answered = scrape(asked.http)
+        for endpoint in ASKED:
+            labels = {"model": MODEL, "endpoint": endpoint, "status": "200"}
+            assert answered.get("corral_requests_total", labels), f"{endpoint} was never reached"
