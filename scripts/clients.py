@@ -1,4 +1,4 @@
-"""Sets up the clients of others that the tests ask with: `python -m scripts.clients`.
+"""Sets up what others made and only the tests need: `python -m scripts.clients`.
 
 The Python ones want other versions of what we use, so they get a venv inside ours. The JavaScript
 ones are installed by the npm, and run by the node, of a Python package: no other is needed.
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from scripts.packaged import EMBEDDING
 from scripts.progress import SetupError, run_logged
 from scripts.setup import ROOT, make_venv, read_stamp
 
@@ -34,6 +35,7 @@ def prepare(root: Path, venv: Path, environ: Mapping[str, str]) -> None:
     """Install what is locked, unless that very lock is installed. `venv` is the project's."""
     install_python(root, venv / "clients", environ)
     install_javascript(root, venv, environ)
+    EMBEDDING.fetch(root / "models", venv / "bin" / "python", environ)
 
 
 def install_python(root: Path, clients: Path, environ: Mapping[str, str]) -> None:

