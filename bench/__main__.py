@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from bench import build, charts, inprocess, report
+from bench import build, charts, exact, inprocess, report
 from bench.measure import Outcome, Plan, Run
 from bench.model import EMBEDDED, ModelError, end_tokens, ensure_model
 from bench.scenarios import SCENARIOS
@@ -22,7 +22,8 @@ from bench.servers import BEST_FLAGS, CORRAL, Setup, Spec, all_specs, candidates
 OUT = Path(__file__).resolve().parent / "out"
 PEERS = tuple(spec.name for spec in all_specs("") if spec.name != CORRAL)
 INPROCESS = "inprocess"
-SCENARIO_NAMES = (*(scenario.name for scenario in SCENARIOS), INPROCESS)
+EXACT = "exact"
+SCENARIO_NAMES = (*(scenario.name for scenario in SCENARIOS), EXACT, INPROCESS)
 
 
 def _choice(choices: Sequence[str]) -> Callable[[str], str]:
@@ -81,9 +82,12 @@ def _prepare(arguments: argparse.Namespace, peers: set[str], say: Callable[[str]
     return Setup(cache, model, tuple(end_tokens(model)), arguments.threads, folder)
 
 
-def _measure(setup: Setup, plan: Plan, with_inprocess: bool, say: Callable[[str], None]) -> Outcome:
+def _measure(setup: Setup, plan: Plan, extra: set[str], say: Callable[[str], None]) -> Outcome:
     outcome = Run(plan, setup, say).run() if plan.scenarios else Outcome([], [])
-    if with_inprocess:
+    if EXACT in extra:
+        specs = [spec for spec in plan.specs if spec.name != "example"]
+        outcome.measurements.extend(exact.measure(setup, specs, plan.n_rounds, plan.seed, say))
+    if INPROCESS in extra:
         outcome.measurements.extend(inprocess.measure(setup, plan.n_rounds, say))
     return outcome
 
@@ -144,7 +148,7 @@ def main() -> int:
     try:
         with console.status("") as status:
             setup = _prepare(arguments, {spec.name for spec in specs}, status.update)
-            outcome = _measure(setup, plan, INPROCESS in only and not arguments.tune, status.update)
+            outcome = _measure(setup, plan, set() if arguments.tune else only, status.update)
     except (build.BuildError, ModelError, inprocess.BatchedBenchError) as error:
         console.print(f"[red]{error}")
         return 1

@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from bench.scenarios import FIRST_TOKEN_P95, LOWER_IS_BETTER, MEMORY, TOKENS_PER_S, WORST_GAP
+from bench.scenarios import (
+    ANSWER_S,
+    FIRST_TOKEN_P95,
+    LOWER_IS_BETTER,
+    MEMORY,
+    TOKENS_PER_S,
+    WORST_GAP,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,12 @@ BARS = (
     Bar("stall", WORST_GAP, "default", 0.15),
     Bar("memory", MEMORY, "best", 1.0),
     Bar("memory", MEMORY, "default", 1.0),
+    Bar("json-1", ANSWER_S, "best", 0.5),
+    Bar("json-8", ANSWER_S, "best", 0.5),
+    Bar("json-1", ANSWER_S, "default", 0.5),
+    Bar("json-8", ANSWER_S, "default", 0.5),
+    Bar("beside", TOKENS_PER_S, "plain text", 0.95),
+    Bar("forks", ANSWER_S, "separate", 0.5),
     Bar("decode-1", TOKENS_PER_S, "batched-bench", 0.95),
     Bar("decode-16", TOKENS_PER_S, "batched-bench", 0.95),
 )
