@@ -27,6 +27,7 @@ OURS = {
 THEIRS = {
     "llama_cpp": ("server.engine.llama",),
     "gguf": ("server.gguf",),
+    "llguidance": ("server.engine.grammar",),
     "fastapi": ("server.app", "server.api"),
     "starlette": ("server.app", "server.api"),
     "uvicorn": ("server.__main__",),

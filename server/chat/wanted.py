@@ -51,13 +51,18 @@ class Wanted:
             )
         offer = Offer(
             self.allowed,
-            self.turn.parallel_tool_calls,
+            self.turn.parallel_tool_calls and not (required and self._one_will_do),
             required,
             self.spelling,
             None if required else self._embedded,
             self._thinking,
         )
         return Grammar("lark", self._rules(grammar(self.dialect, offer)), self._param)
+
+    @property
+    def _one_will_do(self) -> bool:
+        """A call was demanded that the model may not know how to stop repeating."""
+        return len(self.turn.tool_choice.names) == 1 or self.dialect.own_prompt
 
     @property
     def _constrained(self) -> bool:

@@ -66,6 +66,21 @@ def test_a_dialect_that_the_template_does_not_know_needs_one_always() -> None:
     assert wanted(AUTO, generic.DIALECT).grammar()
 
 
+def test_a_demand_for_one_function_is_met_once() -> None:
+    named = replace(REQUIRED, tool_choice=ToolChoice("required", ("python",)))
+    assert accepts(lark(wanted(REQUIRED)), f"{CODE}\n{CODE}")
+    assert accepts(lark(wanted(named)), CODE)
+    assert not accepts(lark(wanted(named)), f"{CODE}\n{CODE}")
+
+
+def test_a_model_without_tools_of_its_own_calls_once_when_it_must() -> None:
+    call = '{"name": "python", "arguments": {"code": "1"}}'
+    one, two = (f'{{"tool_calls": [{", ".join([call] * n)}]}}' for n in (1, 2))
+    assert accepts(lark(wanted(AUTO, generic.DIALECT)), two)
+    assert accepts(lark(wanted(REQUIRED, generic.DIALECT)), one)
+    assert not accepts(lark(wanted(REQUIRED, generic.DIALECT)), two)
+
+
 def test_the_field_that_a_fault_is_about() -> None:
     one = replace(REQUIRED, tools=(replace(PYTHON, param="tools.3.function"),))
     assert (found := wanted(one).grammar())
