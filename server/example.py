@@ -11,7 +11,7 @@ from pydantic import BaseModel, ByteSize
 from server.config import Config, ModelConfig
 
 DEMO = {
-    "server": {"host": "127.0.0.1", "port": 8000},
+    "server": {"host": "127.0.0.1", "port": 8000, "store": "responses.db"},
     "models": {
         "smollm2-135m-instruct": {
             "path": "models/SmolLM2-135M-Instruct.Q4_1.gguf",
