@@ -24,11 +24,11 @@ from typing import cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
 
 from server import errors
 
@@ -184,23 +184,21 @@ def _answer_http(request: Request, error: Exception) -> Response:
             message = f"unknown URL: {where}"
         case 405:
             message = f"method not allowed: {where}"
-            headers = {**headers, "allow": ", ".join(_methods(request))}
+            headers = {**headers, **_allowed(request)}
         case _:
             message = answer.message
     return Told(answer.kind, message, answer.param, headers).response()
 
 
-def _methods(request: Request) -> list[str]:
-    """What this URL takes. The framework knows of the first route there only."""
-    app = cast("FastAPI", request.app)
-    return [
-        method
-        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
-        if any(
-            route.matches({**request.scope, "method": method})[0] is Match.FULL
-            for route in app.routes
-        )
-    ]
+def _allowed(request: Request) -> dict[str, str]:
+    """The methods of this URL, as /openapi.json has them: the error tells the first route's."""
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute):
+        return {}
+    path = f"/v1{route.path.removeprefix('/v1')}"
+    operations = cast("FastAPI", request.app).openapi()["paths"].get(path, {})
+    methods = [method.upper() for method in cast("Mapping[str, object]", operations)]
+    return {"Allow": ", ".join(methods)} if methods else {}
 
 
 def _answer_nobody(_: Request, error: Exception) -> Response:

@@ -109,7 +109,10 @@ def test_a_full_queue(http: httpx.Client, sdk: OpenAI, document: Published) -> N
 
 def test_every_method_of_a_url_is_told(http: httpx.Client) -> None:
     assert http.options("/v1/responses/resp_1").headers["allow"] == "GET, DELETE"
+    assert http.options("/responses/resp_1").headers["allow"] == "GET, DELETE"
+    assert http.options("/v1/responses/input_tokens").headers["allow"] == "POST"
     assert http.delete("/v1/models").headers["allow"] == "GET"
+    assert http.put("/openapi.json").headers["allow"]
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/models/", "/v1/models/nobody"])

@@ -40,7 +40,7 @@ def test_nothing_made_up_breaks_it(model_path: Path, tmp_path: Path) -> None:
         command += ["--generation-database", ":memory:", "--continue-on-failure"]
         environ = {"SCHEMATHESIS_HOOKS": "hooks", "CORRAL_MODEL": MODEL}
         environ |= {"PYTHONPATH": str(PROGRAMS)}
-        run([*command], tmp_path, environ, within_s=SECONDS + 300)
+        run([*command], tmp_path, environ, cwd=tmp_path, within_s=SECONDS + 300)
         assert "the worker died" not in asked.corral.log.text
         answered = scrape(asked.http)
         for endpoint in ASKED:
