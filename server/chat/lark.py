@@ -83,10 +83,20 @@ def schema(value: object) -> str:
     return f"%json {json.dumps(value)}"
 
 
+SAYS_WHAT_IT_HAS = frozenset(
+    {"additionalProperties", "patternProperties", "required", "$ref", "allOf", "anyOf", "oneOf"}
+)
+"""Keywords by which a schema may have properties that it does not list."""
+
+
 def arguments(tool: Tool) -> str:
     """What a call's arguments must match: the schema to the letter only where it is strict."""
     given = tool.parameters or {}
-    return schema({"type": "object", **(given if tool.strict else relaxed(given))})
+    wanted = {"type": "object", **(given if tool.strict else relaxed(given))}
+    if not given.get("properties") and not given.keys() & SAYS_WHAT_IT_HAS:
+        # A function that lists no parameters has none.
+        wanted["additionalProperties"] = False
+    return schema(wanted)
 
 
 def relaxed(schema: Mapping[str, object]) -> dict[str, object]:

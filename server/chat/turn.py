@@ -9,7 +9,7 @@ from server.ipc import Grammar, Text
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call. `parameters` is a JSON schema; None: any object."""
+    """A function that the model may call. `parameters` is a JSON schema; None: there are none."""
 
     name: str
     description: str | None = None

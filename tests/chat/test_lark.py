@@ -91,7 +91,18 @@ def test_strict_arguments_are_held_to_the_letter() -> None:
     assert not accepts(loose, "[]")
 
 
-def test_a_tool_without_parameters_takes_any_object() -> None:
-    lark = f"start: {arguments(Tool('f'))}"
+@pytest.mark.parametrize("parameters", [None, {}, {"type": "object", "properties": {}}])
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_tool_that_lists_no_parameters_has_none(
+    parameters: dict[str, object] | None, strict: bool
+) -> None:
+    lark = f"start: {arguments(Tool('f', None, parameters, strict))}"
+    assert accepts(lark, "{}")
+    assert not accepts(lark, '{"a":1}')
+    assert not accepts(lark, "1")
+
+
+def test_a_tool_may_take_any_object() -> None:
+    lark = f"start: {arguments(Tool('f', None, {'additionalProperties': True}))}"
     assert accepts(lark, '{"a":1}')
     assert not accepts(lark, "1")
