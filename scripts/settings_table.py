@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from server.config import Config, ModelConfig
+from server.config import Config, FoundConfig, ModelConfig
 from server.example import scalar
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -25,7 +25,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
         key = prefix + name
         if name == "models" and model is Config:
             yield from _rows(ModelConfig, "models.ID.")
-        elif isinstance(field.default, BaseModel):
+        elif isinstance(field.default, BaseModel) and model is not FoundConfig:
             yield from _rows(type(field.default), f"{key}.")
         else:
             default = "" if field.is_required() else f"`{scalar(field.default)}`"

@@ -14,6 +14,7 @@ from server import __version__
 
 if TYPE_CHECKING:
     from server.config import Config, ModelConfig
+    from server.pool.catalog import Catalog
     from server.pool.pool import ModelPool
 
 log = logging.getLogger("corral")
@@ -30,6 +31,9 @@ DEFAULT_CONFIG = Path("config.yaml")
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
+
+MOST_NAMED = 10
+"""Models that are named when the server starts."""
 
 STOP_S = 5
 """Seconds that running requests have to end when the server is told to stop."""
@@ -70,11 +74,15 @@ def serve(
     """Serve the models of the configuration."""
     given = {"host": host, "port": port, "log_level": log_level}
     settings = _load(config, {key: value for key, value in given.items() if value is not None})
-    if not settings.models:
-        _fail("no models are configured; `corral config` prints an example", EXIT_CONFIG)
     _log_to_stderr(settings.server.log_level)
+    catalog = _catalog(settings)
+    if not catalog.entries:
+        _fail(
+            "no models are configured and none were found; `corral config` prints an example",
+            EXIT_CONFIG,
+        )
     with _listen(settings.server.host, settings.server.port) as listener:
-        _run(settings, listener)
+        _run(settings, catalog, listener)
 
 
 @app.command()
@@ -149,6 +157,17 @@ def _load(path: Path | None, server: dict[str, object]) -> "Config":
         _fail(str(error), EXIT_CONFIG)
 
 
+def _catalog(config: "Config") -> "Catalog":
+    """The models; ends the process if the configuration names one that does not exist."""
+    from server.config import ConfigError
+    from server.pool.catalog import read_catalog
+
+    try:
+        return read_catalog(config)
+    except ConfigError as error:
+        _fail(str(error), EXIT_CONFIG)
+
+
 def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"corral: {message}", err=True)
     raise typer.Exit(code)
@@ -181,7 +200,7 @@ def _listen(host: str, port: int) -> socket.socket:
         _fail(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_FAILED)
 
 
-def _run(config: "Config", listener: socket.socket) -> None:
+def _run(config: "Config", catalog: "Catalog", listener: socket.socket) -> None:
     """Serve until a signal says to stop."""
     import uvicorn
 
@@ -193,14 +212,14 @@ def _run(config: "Config", listener: socket.socket) -> None:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                _announce(config, listener.getsockname()[1])
+                _announce(config, list(catalog.entries), listener.getsockname()[1])
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             closing = asyncio.create_task(_close_later(pool))
             await super().shutdown(sockets)
             closing.cancel()
 
-    pool = ModelPool(config)
+    pool = ModelPool(config, catalog=catalog)
     try:
         asgi = create_app(config, pool)
     except ConfigError as error:
@@ -230,20 +249,21 @@ async def _close_later(pool: "ModelPool") -> None:
     await pool.close()
 
 
-def _announce(config: "Config", port: int) -> None:
+def _announce(config: "Config", models: list[str], port: int) -> None:
     """Say where we serve, and how to try it."""
     host = config.server.host
     shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(
         host, f"[{host}]" if ":" in host else host
     )
     url = f"http://{shown}:{port}/v1"
-    model = next(iter(config.models))
-    log.info("corral %s serves %s at %s", __version__, ", ".join(config.models), url)
+    shown_models = ", ".join(models[:MOST_NAMED])
+    more = f" and {len(models) - MOST_NAMED:,} more" if len(models) > MOST_NAMED else ""
+    log.info("corral %s serves %s%s at %s", __version__, shown_models, more, url)
     log.info(
         "try: curl %s/chat/completions -H 'content-type: application/json' "
         '-d \'{"model": "%s", "messages": [{"role": "user", "content": "Hello"}]}\'',
         url,
-        model,
+        config.default_model or models[0],
     )
 
 

@@ -7,7 +7,7 @@ Environment variables override the file: `CORRAL_SERVER__PORT=9000`.
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
 from pydantic import (
@@ -18,11 +18,13 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -66,6 +68,13 @@ def _on_off(value: object) -> object:
 def _section(value: object) -> object:
     """A section whose keys are all commented out reads as nothing."""
     return {} if value is None else value
+
+
+def _folders(value: object) -> object:
+    """One folder, or several as in PATH."""
+    if isinstance(value, str):
+        return [part for part in value.split(os.pathsep) if part]
+    return () if value is None else value
 
 
 OnOff = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_off)]
@@ -190,7 +199,12 @@ class EngineConfig(_Frozen):
 class ModelConfig(_Frozen):
     """One model of the pool."""
 
-    path: Path = Field(description="a GGUF file, relative to this file's folder")
+    path: Path = Field(
+        description="a GGUF file, or the first of its parts, relative to this file's folder"
+    )
+    aliases: tuple[str, ...] = Field(
+        default=(), description="other names that requests may ask for it by"
+    )
     preload: bool = Field(default=False, description="load at start, not at the first request")
     engine: EngineConfig = Field(
         default=EngineConfig(), description="how llama.cpp holds the model"
@@ -208,6 +222,18 @@ class ModelConfig(_Frozen):
         "command_r_action, deepseek, deepseek_v31, functionary_v31, functionary_v32, "
         "functiongemma, gemma, generic, gpt_oss, granite, hermes, llama3, mistral, mistral_args, "
         "qwen3_coder or seed_oss; null: as its template says",
+    )
+
+
+class FoundConfig(_Frozen):
+    """What models have in common that are found, not configured."""
+
+    engine: EngineConfig = Field(
+        default=EngineConfig(), description="how llama.cpp holds them; keys as in models.ID.engine"
+    )
+    sampling: SamplingParams = Field(
+        default=SamplingParams(),
+        description="defaults for requests that set none; keys as in models.ID.sampling",
     )
 
 
@@ -260,6 +286,37 @@ class Config(BaseSettings):
     models: Annotated[dict[str, ModelConfig], BeforeValidator(_section)] = Field(
         default={}, description="the pool, by the id that clients ask for"
     )
+    models_dir: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = Field(
+        default=(),
+        description="folders whose GGUF files are served too, with those of folders inside them; "
+        "one or a list, relative to this file's folder",
+    )
+    hf_cache: Annotated[Literal["on", "off"], BeforeValidator(_on_off)] = Field(
+        default="on",
+        description="serve the GGUF files in the Hugging Face cache (HF_HUB_CACHE, HF_HOME or "
+        "~/.cache/huggingface): on or off",
+    )
+    default_model: str | None = Field(
+        default=None,
+        description="the model for requests that name none; null: the only one, else the first "
+        "that is preloaded",
+    )
+    found: Annotated[FoundConfig, BeforeValidator(_section)] = Field(
+        default=FoundConfig(),
+        description="engine and sampling of the models that are found in models_dir and the "
+        "Hugging Face cache, as those of a configured one",
+    )
+
+    @model_validator(mode="after")
+    def _one_model_per_name(self) -> Self:
+        owners = {id: id for id in self.models}
+        for id, model in self.models.items():
+            for alias in model.aliases:
+                if owners.setdefault(alias, id) != id:
+                    raise ValueError(
+                        f"models.{id}.aliases: {alias!r} is models.{owners[alias]} already"
+                    )
+        return self
 
 
 class _Environment(EnvSettingsSource):
@@ -311,8 +368,14 @@ def load(path: Path | None, server: dict[str, object] | None = None) -> Config:
     store = config.server.store
     if store is not None:
         store = base / store.expanduser()
-    placed_server = config.server.model_copy(update={"store": store})
-    return Config.model_construct(server=placed_server, models=placed)
+    return Config.model_construct(
+        server=config.server.model_copy(update={"store": store}),
+        models=placed,
+        models_dir=tuple(base / folder.expanduser() for folder in config.models_dir),
+        hf_cache=config.hf_cache,
+        default_model=config.default_model,
+        found=config.found,
+    )
 
 
 def _placed(model: ModelConfig, base: Path) -> dict[str, object]:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from server.errors import ModelLoadError
 
@@ -34,20 +35,35 @@ SCALARS = {
 }
 """How `struct` reads the value types of a header, by their number."""
 
-Value = str | int | float | bool
-"""Of a key. Arrays are not read: their length stands for them."""
+Value = str | int | float | bool | tuple[int, ...]
+"""Of a key. Only arrays of PER_LAYER are read: the length of others stands for them."""
+
+PER_LAYER = (".attention.head_count", ".attention.head_count_kv")
+"""Endings of keys that hold one number for all layers, or an array with one for each."""
+
+MOST_LAYERS = 4096
+"""A longer array is not one of layers."""
+
+Kind = Literal["model", "projector", "adapter", "other"]
+"""A projector is the eyes or ears of a model (mmproj), an adapter a LoRA or a control vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """What a GGUF says of its model. Of a model split over several files: of all of them."""
 
+    kind: Kind
     architecture: str
     name: str
     quant: str
     """The type of most weights, as `Q4_K_M`."""
     n_layer: int
     n_embd: int
+    n_head: int
+    n_embd_k: int
+    """Elements of the keys of one token, over all layers; none where the model keeps no cache."""
+    n_embd_v: int
+    """As `n_embd_k`, of the values."""
     n_vocab: int
     n_ctx_train: int
     """Tokens of context that the model was trained for; 0 if it does not say."""
@@ -55,6 +71,11 @@ class Header:
     size_bytes: int
     template: str | None
     """The chat template, in jinja."""
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of the file for each parameter."""
+        return self.size_bytes * 8 / self.n_params if self.n_params else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +98,54 @@ def read_header(path: Path) -> Header:
     parts = [first, *map(_read_part, _siblings(path, _integer(values, "split.count")))]
     architecture = str(values.get("general.architecture", "unknown"))
     template = values.get("tokenizer.chat_template")
+    n_embd_k, n_embd_v = _cell(values, architecture)
     return Header(
+        kind=_kind(values, architecture),
         architecture=architecture,
         name=str(values.get("general.name", path.stem)),
         quant=_quant(values.get("general.file_type")),
         n_layer=_integer(values, f"{architecture}.block_count"),
         n_embd=_integer(values, f"{architecture}.embedding_length"),
+        n_head=max(_per_layer(values, f"{architecture}.attention.head_count"), default=0),
+        n_embd_k=n_embd_k,
+        n_embd_v=n_embd_v,
         n_vocab=_integer(values, "tokenizer.ggml.tokens"),
         n_ctx_train=_integer(values, f"{architecture}.context_length"),
         n_params=sum(part.n_params for part in parts),
         size_bytes=sum(part.size_bytes for part in parts),
         template=template if isinstance(template, str) else None,
     )
+
+
+def _kind(values: Mapping[str, Value], architecture: str) -> Kind:
+    """By what the header says it is; older files tell only by their architecture."""
+    said = values.get("general.type", "model")
+    if said == "adapter" or architecture == "controlvector":
+        return "adapter"
+    if said == "mmproj" or architecture == "clip":
+        return "projector"
+    return "model" if said == "model" else "other"
+
+
+def _per_layer(values: Mapping[str, Value], key: str) -> tuple[int, ...]:
+    """One number for each layer: of an array, or the same one for all."""
+    value = values.get(key)
+    if isinstance(value, tuple):
+        return value
+    layers = _integer(values, f"{key.partition('.')[0]}.block_count")
+    return (value,) * layers if isinstance(value, int) else ()
+
+
+def _cell(values: Mapping[str, Value], architecture: str) -> tuple[int, int]:
+    """Elements of K and of V of one token, over all layers."""
+    attention = f"{architecture}.attention"
+    if values.get(f"{attention}.causal") is False:
+        return 0, 0
+    heads = _per_layer(values, f"{attention}.head_count")
+    n_kv = sum(_per_layer(values, f"{attention}.head_count_kv") or heads)
+    length = _integer(values, f"{architecture}.embedding_length") // max(1, *heads[:1])
+    k, v = (_integer(values, f"{attention}.{name}_length") or length for name in ("key", "value"))
+    return n_kv * k, n_kv * v
 
 
 def _siblings(path: Path, count: int) -> list[Path]:
@@ -152,7 +209,7 @@ class _Walk:
         values: dict[str, Value] = {}
         for _ in range(n_keys):
             key = self._string()
-            values[key] = self._value(self._number("I"))
+            values[key] = self._value(self._number("I"), key.endswith(PER_LAYER))
         n_params = self._tensors(n_tensors, _integer(values, "general.alignment") or ALIGNMENT)
         return _Part(values, n_params, len(self._data))
 
@@ -177,20 +234,33 @@ class _Walk:
             )
         return n_params
 
-    def _value(self, kind: int) -> Value:
+    def _value(self, kind: int, whole: bool) -> Value:
+        """A value of type `kind`; an array's numbers if `whole`, else how many there are."""
         if kind == STRING:
             return self._string()
         if kind != ARRAY:
             return self._scalar(kind)
         item, count = self._number("I"), self._number("Q")
         if item == STRING:
-            for _ in range(count):
-                self._take(self._number("Q"))
+            self._pass_strings(count)
+        elif whole and count <= MOST_LAYERS:
+            return tuple(int(self._scalar(item)) for _ in range(count))
         else:
             self._take(count * struct.calcsize("=" + _code(item)))
         return count
 
-    def _scalar(self, kind: int) -> Value:
+    def _pass_strings(self, count: int) -> None:
+        """Go past `count` strings: the vocabulary, most of the header of a model."""
+        size_at = struct.Struct(self._order + "Q").unpack_from
+        data, at, last = self._data, self._at, len(self._data) - 8
+        for _ in range(count):
+            if at > last:
+                raise self._cut_short()
+            at += 8 + size_at(data, at)[0]
+        self._at = at
+        self._take(0)
+
+    def _scalar(self, kind: int) -> int | float | bool:
         code = _code(kind)
         at = self._take(struct.calcsize("=" + code))
         return struct.unpack_from(self._order + code, self._data, at)[0]
@@ -209,8 +279,11 @@ class _Walk:
         at = self._at
         self._at = at + size
         if self._at > len(self._data):
-            raise _Malformed(f"truncated: its {len(self._data):,} bytes end inside the header")
+            raise self._cut_short()
         return at
+
+    def _cut_short(self) -> _Malformed:
+        return _Malformed(f"truncated: its {len(self._data):,} bytes end inside the header")
 
 
 def _code(kind: int) -> str:

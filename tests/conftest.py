@@ -1,6 +1,7 @@
 """What the whole suite shares: the real model."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ def model_path() -> Path:
     if not path.is_file():
         pytest.fail(f"{path} is missing; `make test` fetches it")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_models_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What this user keeps in caches is neither seen nor changed, by programs we start either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
+        patch.setenv("CORRAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def pytest_unconfigure() -> None:

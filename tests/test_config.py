@@ -9,7 +9,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from server import example
-from server.config import Config, ConfigError, EngineConfig, ModelConfig, ServerConfig, load
+from server.config import (
+    Config,
+    ConfigError,
+    EngineConfig,
+    FoundConfig,
+    ModelConfig,
+    ServerConfig,
+    load,
+)
 from server.sampling import SamplingParams
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,6 +112,17 @@ def test_yaml_takes_a_bare_on_for_a_boolean(write: Write, written: str, read: st
             ["models.m.engine.tensor_split: shares must not be negative, and not all 0"],
         ),
         ("models: {m: {path: x, engine: {prefix_cache: lots}}}", ["models.m.engine.prefix_cache"]),
+        ("models_dir: {a: b}", ["models_dir: Input should be a valid tuple"]),
+        ("hf_cache: maybe", ["hf_cache: Input should be 'on' or 'off'"]),
+        ("found: {n_ctx: 8}", ["unknown key found.n_ctx"]),
+        (
+            "models: {a: {path: x, aliases: [n, b]}, b: {path: y, aliases: [n]}}",
+            ["models.a.aliases: 'b' is models.b already"],
+        ),
+        (
+            "models: {a: {path: x, aliases: [n, a]}, b: {path: y, aliases: [n]}}",
+            ["models.b.aliases: 'n' is models.a already"],
+        ),
         ("- server", ["expected keys and values, got ['server']"]),
         ("hello", ["expected keys and values, got 'hello'"]),
         ("server: [", ["not YAML", "line 1, column 10"]),
@@ -202,10 +221,25 @@ def test_the_file_of_the_project_serves_the_demo_model(model_path: Path) -> None
     assert (read.server.host, read.server.port) == ("127.0.0.1", 8000)
 
 
+def test_folders_of_models(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(write("models_dir: m")).models_dir == (tmp_path / "m",)
+    assert load(write("models_dir: [m, /n]")).models_dir == (tmp_path / "m", Path("/n"))
+    assert load(write("models_dir:")).models_dir == ()
+    monkeypatch.setenv("CORRAL_MODELS_DIR", "/a:/b")
+    assert load(write("models_dir: m")).models_dir == (Path("/a"), Path("/b"))
+
+
+def test_what_is_found(write: Write) -> None:
+    read = load(write("{hf_cache: off, default_model: m, found: {engine: {n_ctx: 64}}}"))
+    assert (read.hf_cache, read.default_model, read.found.engine.n_ctx) == ("off", "m", 64)
+    assert load(write("found:")).found == FoundConfig()
+
+
 MODELS: tuple[type[BaseModel], ...] = (
     Config,
     ServerConfig,
     ModelConfig,
+    FoundConfig,
     EngineConfig,
     SamplingParams,
 )

@@ -20,6 +20,8 @@ def fill(writer: gguf.GGUFWriter) -> None:
     writer.add_block_count(7)
     writer.add_context_length(96)
     writer.add_embedding_length(32)
+    writer.add_head_count(4)
+    writer.add_head_count_kv([2, 2, 1, 0, 2, 2, 1])
     writer.add_token_list(TOKENS)
     writer.add_token_scores([0.5] * len(TOKENS))
     writer.add_add_bos_token(True)
@@ -50,11 +52,15 @@ def tiny(tmp_path: Path) -> Path:
 
 def test_a_header(tiny: Path) -> None:
     assert read_header(tiny) == Header(
+        kind="model",
         architecture="tiny",
         name="Tiny",
         quant="Q8_0",
         n_layer=7,
         n_embd=32,
+        n_head=4,
+        n_embd_k=10 * 8,
+        n_embd_v=10 * 8,
         n_vocab=len(TOKENS),
         n_ctx_train=96,
         n_params=67,
@@ -78,6 +84,74 @@ def test_a_header_that_says_little(tmp_path: Path) -> None:
     header = read_header(path)
     assert (header.name, header.quant, header.template) == ("bare", "unknown", None)
     assert (header.n_layer, header.n_ctx_train, header.n_vocab, header.n_params) == (0, 0, 0, 0)
+    assert (header.n_head, header.n_embd_k, header.n_embd_v) == (0, 0, 0)
+    assert header.bits_per_weight == 0
+
+
+Said = Callable[[gguf.GGUFWriter], None]
+
+
+def say(key: str, value: str | int | bool) -> Said:
+    """A key that is put into a header."""
+
+    def put(writer: gguf.GGUFWriter) -> None:
+        match value:
+            case str():
+                writer.add_string(key, value)
+            case bool():
+                writer.add_bool(key, value)
+            case int():
+                writer.add_uint32(key, value)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said", "kind"),
+    [
+        ("llama", [], "model"),
+        ("llama", [say("general.type", "model")], "model"),
+        ("llama", [say("general.type", "adapter"), say("adapter.type", "lora")], "adapter"),
+        ("controlvector", [], "adapter"),
+        ("clip", [], "projector"),
+        ("clip", [say("general.type", "mmproj")], "projector"),
+        ("llama", [say("general.type", "imatrix")], "other"),
+    ],
+)
+def test_kinds(tmp_path: Path, architecture: str, said: list[Said], kind: str) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", architecture)
+    for put_key in said:
+        put_key(writer)
+    write(writer)
+    assert read_header(tmp_path / "x.gguf").kind == kind
+
+
+@pytest.mark.parametrize(
+    ("said", "sizes"),
+    [
+        ([], (2 * 64, 2 * 64)),
+        ([say("llama.attention.head_count_kv", 2)], (2 * 32, 2 * 32)),
+        (
+            [
+                say("llama.attention.head_count_kv", 1),
+                say("llama.attention.key_length", 576),
+                say("llama.attention.value_length", 512),
+            ],
+            (2 * 576, 2 * 512),
+        ),
+        ([say("llama.attention.causal", value=False)], (0, 0)),
+    ],
+)
+def test_sizes_of_a_cell(tmp_path: Path, said: list[Said], sizes: tuple[int, int]) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_block_count(2)
+    writer.add_embedding_length(64)
+    writer.add_head_count(4)
+    for put_key in said:
+        put_key(writer)
+    write(writer)
+    header = read_header(tmp_path / "x.gguf")
+    assert (header.n_embd_k, header.n_embd_v) == sizes
 
 
 def test_the_demo_model(model_path: Path) -> None:
@@ -85,6 +159,9 @@ def test_the_demo_model(model_path: Path) -> None:
     assert (header.architecture, header.quant, header.n_layer) == ("llama", "Q4_1", 30)
     assert (header.n_ctx_train, header.n_vocab, header.n_params) == (8192, 49152, 134_515_008)
     assert header.size_bytes == model_path.stat().st_size
+    assert header.bits_per_weight == pytest.approx(5.85, abs=0.01)
+    # 30 layers of 3 heads of 64.
+    assert (header.n_head, header.n_embd_k, header.n_embd_v) == (9, 5760, 5760)
     assert header.template is not None
     assert "<|im_start|>" in header.template
 

@@ -8,7 +8,7 @@ import pytest
 
 SERVER = Path(__file__).resolve().parent.parent / "server"
 
-LEAVES = frozenset({"config", "sampling", "errors", "gguf", "metrics"})
+LEAVES = frozenset({"config", "sampling", "errors", "estimate", "gguf", "metrics"})
 
 OURS = {
     "__init__": frozenset[str](),

@@ -29,10 +29,10 @@ class Services:
 
     async def worker(self, request: Request, model: str) -> Worker:
         """The worker of `model`, noted in the request's visit. Raises as the pool does."""
-        if model in self.pool.models:
-            # Only configured names: what clients make up must not become a metric's label.
-            visit_of(request).model = model
-        return await self.pool.worker(model)
+        # Only ids: what clients make up must not become a metric's label.
+        id = self.pool.resolve(model)
+        visit_of(request).model = id
+        return await self.pool.worker(id)
 
 
 # Not async, it would take a detour through a thread.

@@ -29,7 +29,7 @@ class Conversation(ChatCompletionRequest):
 
     async def job(self, request: Request, services: Services) -> Job:
         """As a chat completion begins. Raises the errors of unknown models and bad fields."""
-        model = self.model or default_model(services.pool.models)
+        model = self.model or default_model(services.pool)
         return await Job.begin(request, services, model, self.extras)
 
     def prompt(self, worker: Worker) -> Text:

@@ -166,7 +166,7 @@ async def detokenize(
 async def tokenizer_info(request: Request, services: AppServices, model: str = "") -> TokenizerInfo:
     """The model's special tokens and its chat template."""
     async with until_gone(request):
-        worker = await services.worker(request, model or default_model(services.pool.models))
+        worker = await services.worker(request, model or default_model(services.pool))
     info = worker.info
     template = None
     with suppress(InvalidRequest):
@@ -184,7 +184,7 @@ async def tokenizer_info(request: Request, services: AppServices, model: str = "
 
 
 async def _begin(request: Request, services: Services, body: _Body) -> Asking:
-    model = body.model or default_model(services.pool.models)
+    model = body.model or default_model(services.pool)
     return await Asking.begin(request, services, model, body.extras)
 
 

@@ -4,19 +4,6 @@ from dataclasses import dataclass
 
 from server.config import EngineConfig
 
-KV_BYTES = {
-    "f32": 4.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "q8_0": 34 / 32,
-    "q5_1": 24 / 32,
-    "q5_0": 22 / 32,
-    "q4_1": 20 / 32,
-    "q4_0": 18 / 32,
-    "iq4_nl": 18 / 32,
-}
-"""Bytes of one element of K or V."""
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -30,11 +17,6 @@ class Layout:
     def name(self) -> str:
         """`split` or `unified`."""
         return "split" if self.n_cells is None else "unified"
-
-
-def choose_n_ctx(config: EngineConfig, n_ctx_train: int) -> int:
-    """The context of one request, in tokens."""
-    return config.n_ctx or min(n_ctx_train or config.n_ctx_cap, config.n_ctx_cap)
 
 
 def choose_layout(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from server.config import Config, ModelConfig
-from server.errors import CorralError, ModelNotFound, Unavailable
+from server.errors import CorralError, Unavailable
+from server.pool.catalog import Catalog, read_catalog
 from server.pool.suspects import Suspects
 from server.pool.worker import COMMAND, CrashedInWarmUp, Worker
 
@@ -22,7 +23,7 @@ COOL_DOWN_S = 5.0
 
 @dataclass
 class _Resident:
-    """One configured model: its worker while it has one, and its record of failures."""
+    """One model of the catalogue: its worker while it has one, and its record of failures."""
 
     config: ModelConfig
     suspects: Suspects = field(default_factory=Suspects)
@@ -39,26 +40,46 @@ class _Resident:
 
 
 class ModelPool:
-    """The configured models and their workers. Used on the event loop only."""
+    """The models of a catalogue and their workers. Used on the event loop only."""
 
-    def __init__(self, config: Config, command: tuple[str, ...] = COMMAND):
+    def __init__(
+        self, config: Config, command: tuple[str, ...] = COMMAND, catalog: Catalog | None = None
+    ):
+        """Without a `catalog` it is read, by `config`. Raises ConfigError as that does."""
         self._config = config
         self._command = command
+        self._catalog = read_catalog(config) if catalog is None else catalog
         self._residents = {
             id: _Resident(model, use_extra_bufts=model.engine.use_extra_bufts)
-            for id, model in config.models.items()
+            for id, model in self._catalog.models.items()
         }
         self._stopping = False
 
     @property
     def models(self) -> Mapping[str, ModelConfig]:
-        """Configured ids and their configuration, in the order of the file."""
-        return self._config.models
+        """Ids and how they are run: configured ones in the order of the file, then found ones."""
+        return self._catalog.models
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is known of the models."""
+        return self._catalog
+
+    @property
+    def default_model(self) -> str | None:
+        """The configured model for requests that name none."""
+        return self._config.default_model
+
+    def resolve(self, model: str) -> str:
+        """The id of what a request calls `model`. Raises ModelNotFound."""
+        return self._catalog.resolve(model)
 
     def created(self, model: str) -> int:
         """When the model's file was last changed, in seconds since 1970; 0 if it is missing."""
-        path = self._config.models[model].path
-        return int(path.stat().st_mtime) if path.exists() else 0
+        try:
+            return int(self.models[model].path.stat().st_mtime)
+        except OSError:
+            return 0
 
     def ready(self) -> bool:
         """Every model that is to be preloaded serves, and we are not stopping."""
@@ -93,16 +114,12 @@ class ModelPool:
         await asyncio.gather(*keepers, return_exceptions=True)
 
     async def worker(self, model: str) -> Worker:
-        """The worker of `model`, loaded if need be.
+        """The worker of `model`, an id or any name of one, loaded if need be.
 
         Raises ModelNotFound, ModelLoadError, or Unavailable when it takes too long.
         """
-        resident = self._residents.get(model)
-        if resident is None:
-            known = ", ".join(self._residents) or "none"
-            raise ModelNotFound(
-                f"the model {model!r} does not exist; configured: {known}", param="model"
-            )
+        model = self.resolve(model)
+        resident = self._residents[model]
         if resident.keeper is None and not self._stopping:
             cooling = time.monotonic() - resident.failed_at < COOL_DOWN_S
             if resident.error is not None and cooling:

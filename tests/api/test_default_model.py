@@ -5,13 +5,17 @@ from pathlib import Path
 import pytest
 
 from server.api.default_model import default_model
-from server.config import ModelConfig
+from server.config import Config, ModelConfig
 from server.errors import InvalidRequest
+from server.pool.pool import ModelPool
 
 
-def models(*ids: str) -> dict[str, ModelConfig]:
-    """Those with a star are preloaded."""
-    return {id.strip("*"): ModelConfig(path=Path("x.gguf"), preload=id.endswith("*")) for id in ids}
+def pool(*ids: str, default: str | None = None) -> ModelPool:
+    """A pool of models; those with a star are preloaded."""
+    models = {
+        id.strip("*"): ModelConfig(path=Path("x.gguf"), preload=id.endswith("*")) for id in ids
+    }
+    return ModelPool(Config(models=models, default_model=default))
 
 
 @pytest.mark.parametrize(
@@ -19,11 +23,15 @@ def models(*ids: str) -> dict[str, ModelConfig]:
     [(("a",), "a"), (("a*",), "a"), (("a", "b*"), "b"), (("a", "b*", "c*"), "b")],
 )
 def test_the_only_one_or_the_first_preloaded(ids: tuple[str, ...], chosen: str) -> None:
-    assert default_model(models(*ids)) == chosen
+    assert default_model(pool(*ids)) == chosen
+
+
+def test_the_configured_one_before_all() -> None:
+    assert default_model(pool("a", "b*", "c", default="c")) == "c"
 
 
 @pytest.mark.parametrize("ids", [(), ("a", "b")])
 def test_nobody_to_answer(ids: tuple[str, ...]) -> None:
-    with pytest.raises(InvalidRequest, match=f"none of the {len(ids)} configured") as error:
-        default_model(models(*ids))
+    with pytest.raises(InvalidRequest, match=f"none of the {len(ids)} models") as error:
+        default_model(pool(*ids))
     assert error.value.param == "model"

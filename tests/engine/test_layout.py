@@ -7,29 +7,12 @@ from pydantic import ByteSize
 
 from server.config import EngineConfig
 from server.engine.layout import (
-    KV_BYTES,
     Layout,
     choose_flash_attn,
     choose_layout,
-    choose_n_ctx,
 )
 
 KIB = 1024
-
-
-@pytest.mark.parametrize(
-    ("settings", "n_ctx_train", "n_ctx"),
-    [
-        ({}, 2048, 2048),
-        ({}, 131_072, 8192),
-        ({"n_ctx_cap": 4096}, 131_072, 4096),
-        ({"n_ctx": 131_072}, 2048, 131_072),
-        ({"n_ctx": 512}, 2048, 512),
-        ({}, 0, 8192),
-    ],
-)
-def test_choose_n_ctx(settings: dict[str, Any], n_ctx_train: int, n_ctx: int) -> None:
-    assert choose_n_ctx(EngineConfig(**settings), n_ctx_train) == n_ctx
 
 
 # 4 slots of 1,000 tokens at 1 KiB a cell: 4,000 KiB.
@@ -94,15 +77,6 @@ def test_choose_flash_attn(
     chosen = choose_flash_attn(config, on_gpu, has_amx)
     assert chosen.flash_attn == flash_attn
     assert chosen.model_copy(update={"flash_attn": config.flash_attn}) == config
-
-
-def test_every_kv_quant_has_a_size() -> None:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    for name, n_bytes in KV_BYTES.items():
-        block, size = GGML_QUANT_SIZES[GGMLQuantizationType[name.upper()]]
-        assert n_bytes == size / block
-        EngineConfig.model_validate({"kv_quant": name})
 
 
 def test_names() -> None:

@@ -209,7 +209,7 @@ async def test_concurrent_requests_load_once(open_pool: OpenPool, starts: Starts
 
 async def test_a_model_that_is_not_configured(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
-        with pytest.raises(ModelNotFound, match="'gpt-9' does not exist; configured: m") as caught:
+        with pytest.raises(ModelNotFound, match="'gpt-9' does not exist; known: m") as caught:
             await pool.worker("gpt-9")
         assert caught.value.param == "model"
 
@@ -256,7 +256,7 @@ async def test_an_empty_pool() -> None:
     async with running(ModelPool(Config())) as pool:
         await pool.start()
         assert pool.ready()
-        with pytest.raises(ModelNotFound, match="configured: none"):
+        with pytest.raises(ModelNotFound, match="known: none"):
             await pool.worker("m")
 
 

@@ -111,7 +111,7 @@ async def create_completion(
     n = body.n_candidates
     _check_number(len(body.prompt), n)
     prompts = tuple(body.asked())
-    model = body.model or default_model(services.pool.models)
+    model = body.model or default_model(services.pool)
     job = await Job.begin(request, services, model, body.extras)
     worker = job.worker
     _check_vocabulary(body.prompt, worker.info.n_vocab)

@@ -7,13 +7,12 @@ from pydantic import BaseModel
 
 from server.api.deps import AppServices
 from server.api.envelope import visit_of
-from server.errors import ModelNotFound
 
 router = APIRouter()
 
 
 class Model(BaseModel):
-    """One configured model."""
+    """One model."""
 
     id: str
     object: Literal["model"] = "model"
@@ -22,7 +21,7 @@ class Model(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All configured models."""
+    """All models."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -30,15 +29,18 @@ class ModelList(BaseModel):
 
 @router.get("/models")
 async def list_models(services: AppServices) -> ModelList:
-    """The configured models, in the order of the configuration."""
+    """The models, configured ones first and in the order of the configuration.
+
+    Found files that cannot be loaded are left out.
+    """
     pool = services.pool
-    return ModelList(data=[Model(id=id, created=pool.created(id)) for id in pool.models])
+    offered = [id for id, entry in pool.catalog.entries.items() if entry.offered]
+    return ModelList(data=[Model(id=id, created=pool.created(id)) for id in offered])
 
 
 @router.get("/models/{id:path}")
 async def get_model(id: str, request: Request, services: AppServices) -> Model:
-    """One model; its id may have slashes."""
-    if id not in services.pool.models:
-        raise ModelNotFound(f"the model {id!r} does not exist", param="model")
+    """One model by its id, which may have slashes, or by any other name that it answers to."""
+    id = services.pool.resolve(id)
     visit_of(request).model = id
     return Model(id=id, created=services.pool.created(id))

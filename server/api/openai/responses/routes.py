@@ -85,7 +85,7 @@ async def count_input_tokens(
 ) -> Response:
     """How many tokens the prompt of a response would have."""
     context = await context_of(body, services.runs.store)
-    model = body.model or default_model(services.pool.models)
+    model = body.model or default_model(services.pool)
     job = await Job.begin(request, services, model, body.unserved)
     async with until_gone(request):
         plan = await plan_of(body, context, job.worker, len(await request.body()))

@@ -1,0 +1,98 @@
+"""HeaderCache: headers that were read before, by file, size and time of the last change.
+
+One JSON file keeps them between runs. It can be deleted at any time.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from server.gguf import Header, read_header
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of what is kept. To be raised when `read_header` says something else of the same file."""
+
+Stamp = tuple[int, int]
+"""A file's size in bytes, and when it was last changed, in nanoseconds."""
+
+
+class _Kept(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    stamps: list[Stamp]
+    """Of each part of the model."""
+    header: Header
+
+
+class _Content(BaseModel):
+    version: int
+    files: dict[str, _Kept]
+
+
+class HeaderCache:
+    """The headers kept in the file at `path`, or in none. Damaged content counts as none."""
+
+    def __init__(self, path: Path | None):
+        self._path = path
+        self._kept = {} if path is None else _load(path)
+        self._changed = False
+
+    def read(self, parts: Sequence[Path]) -> Header:
+        """The header of the model made of `parts`. Raises ModelLoadError or OSError."""
+        key = str(parts[0].absolute())
+        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, parts)]
+        kept = self._kept.get(key)
+        if kept is None or kept.stamps != stamps:
+            kept = _Kept(stamps=stamps, header=read_header(parts[0]))
+            self._kept[key] = kept
+            self._changed = True
+        return kept.header
+
+    def save(self) -> None:
+        """Write what has changed, without files that are gone. A failure is logged, no more."""
+        if self._path is None or not self._changed:
+            return
+        self._kept = {key: kept for key, kept in self._kept.items() if Path(key).exists()}
+        content = _Content(version=VERSION, files=self._kept).model_dump_json()
+        try:
+            _replace(self._path, content)
+        except OSError as error:
+            log.warning("headers are not kept in %s: %s", self._path, error.strerror)
+        self._changed = False
+
+
+def default_path() -> Path:
+    """`headers.json` in the folder that CORRAL_CACHE names, or in the user's folder of caches."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("CORRAL_CACHE") or str(Path(caches) / "corral")
+    return Path(folder).expanduser() / "headers.json"
+
+
+def _load(path: Path) -> dict[str, _Kept]:
+    try:
+        content = _Content.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValidationError) as error:
+        log.warning("%s is made anew: %s", path, str(error).splitlines()[0])
+        return {}
+    return content.files if content.version == VERSION else {}
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write the whole file or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
