@@ -117,11 +117,11 @@ def pull(
 ) -> None:
     """Fetch a model from the Hugging Face hub; what broke off is continued."""
     from server.commands import pull as command
-    from server.errors import PullError
+    from server.errors import CorralError
 
     try:
         command.run(repo, wanted, local_dir, revision, typer.echo)
-    except PullError as error:
+    except CorralError as error:
         _fail(error.message, EXIT_FAILED)
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on from here", EXIT_STOPPED)

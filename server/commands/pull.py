@@ -28,7 +28,7 @@ def run(
     revision: str,
     say: Callable[[str], None],
 ) -> None:
-    """Fetch it; `say` gets the paths and what to write into config.yaml. Raises PullError."""
+    """Fetch it; `say` gets the paths and what to write into config.yaml. Raises CorralError."""
     order = pulling.order_of(repo, wanted, local_dir, revision)
     console = Console(stderr=True, soft_wrap=True)
     columns = (

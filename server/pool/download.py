@@ -28,7 +28,8 @@ TRANSIENT = (408, 429, 500, 502, 503, 504)
 SHA256_DIGITS = 64
 
 Advance = Callable[[int], None]
-"""Takes the bytes that have just come into place; negative where they had to be dropped."""
+"""Takes the bytes that have just come into place: none before each attempt, fewer than none where
+they had to be dropped."""
 
 
 class Place(NamedTuple):
@@ -90,6 +91,10 @@ class _Arriving:
         if self.n_bytes > file.size:
             self.drop()
 
+    def begin(self) -> None:
+        """An attempt begins."""
+        self._advance(0)
+
     def add(self, block: bytes) -> None:
         if self.n_bytes + len(block) > self.file.size:
             raise PullError(f"{self.file.path}: more than the {self.file.size:,} bytes it has")
@@ -132,6 +137,7 @@ def _fill(
     waits = iter(pauses)
     while (before := arriving.n_bytes) < arriving.file.size:
         reason = "the answer was cut off"
+        arriving.begin()
         try:
             _receive(url, headers, arriving)
         except httpx2.TransportError as error:

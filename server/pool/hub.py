@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from server.errors import PullError
+from server.errors import InvalidRequest, PullError
 from server.pool.download import PAUSES
 from server.pool.offers import RemoteFile
 
@@ -121,13 +121,14 @@ def told(hub: Hub, repo: str) -> Generator[None]:
         todo = "ask for access" if token else "ask for access and set HF_TOKEN"
         raise PullError(f"{repo} is gated: {todo} at {hub.url}/{repo}") from error
     except RepositoryNotFoundError as error:
-        raise PullError(
-            f"there is no model {repo} at {hub.url}, or it is private and HF_TOKEN does not open it"
+        raise InvalidRequest(
+            f"there is no model {repo} at {hub.url}, or HF_TOKEN does not open it",
+            "repo",
         ) from error
     except RevisionNotFoundError as error:
-        raise PullError(f"{repo} has no such revision") from error
+        raise InvalidRequest(f"{repo} has no such revision", "revision") from error
     except HFValidationError as error:
-        raise PullError(f"{repo!r} is no repository: it is written OWNER/NAME") from error
+        raise InvalidRequest(f"{repo!r} is no repository: OWNER/NAME is", "repo") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         why = ": the token (HF_TOKEN) is not accepted" if status == 401 else ""

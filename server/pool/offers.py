@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from server.errors import PullError
+from server.errors import InvalidRequest, PullError
 
 PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 QUANT = re.compile(
@@ -25,6 +25,9 @@ ASIDE = frozenset({"mmproj", "imatrix", "lora", "adapter"})
 PREFERRED = ("Q4_K_M", "Q4_K_L", "Q4_K_XL", "Q5_K_S", "Q5_K_M", "Q5_K_L", "Q5_K_XL", "Q6_K")
 FULL = ("F16", "BF16", "F32")
 """Not quantized: taken by themselves only where there is nothing else."""
+
+WANTED = "file"
+"""The field of an order that says what to take."""
 
 GiB = 2**30
 
@@ -110,7 +113,7 @@ def group(files: Iterable[RemoteFile]) -> list[Offer]:
 
 
 def select(offers: Sequence[Offer], wanted: str) -> Choice:
-    """What `wanted` means: a file, `:QUANT`, or a pattern as `*Q4_K*gguf`. Raises PullError."""
+    """What `wanted` means: a file, `:QUANT` or a pattern. Raises InvalidRequest."""
     if any(sign in wanted for sign in "*?["):
         found = [offer for offer in offers if any(_matches(f, wanted) for f in offer.files)]
     elif wanted.startswith(":"):
@@ -118,7 +121,7 @@ def select(offers: Sequence[Offer], wanted: str) -> Choice:
     else:
         found = _only_one(wanted, _named(offers, wanted) or _of_quant(offers, wanted))
     if not found:
-        raise PullError(f"nothing matches {wanted}; there is {listed(offers)}")
+        raise InvalidRequest(f"nothing matches {wanted}; there is {listed(offers)}", WANTED)
     for offer in found:
         if len(offer.files) != offer.n_parts:
             raise PullError(
@@ -190,5 +193,5 @@ def _of_quant(offers: Sequence[Offer], quant: str) -> list[Offer]:
 
 def _only_one(wanted: str, found: list[Offer]) -> list[Offer]:
     if len(found) > 1:
-        raise PullError(f"{wanted} is any of {listed(found)}; name the file")
+        raise InvalidRequest(f"{wanted} is any of {listed(found)}; name the file", WANTED)
     return found

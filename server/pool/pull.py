@@ -12,7 +12,7 @@ from shutil import disk_usage
 from huggingface_hub import hf_hub_url
 from huggingface_hub.file_download import repo_folder_name
 
-from server.errors import PullError
+from server.errors import InvalidRequest, PullError
 from server.pool import download, offers
 from server.pool.download import Place
 from server.pool.hub import Hub, listing, told
@@ -65,17 +65,18 @@ def order_of(repo: str, wanted: str | None, local_dir: Path | None, revision: st
     """The order, of a repository that may be written as `REPO:QUANT`."""
     name, colon, quant = repo.partition(":")
     if colon and wanted:
-        raise PullError(f"{repo} {wanted}: both name what to fetch; one is enough")
+        raise InvalidRequest(f"{repo} {wanted}: both name what to fetch", offers.WANTED)
     return Order(name, f":{quant}" if colon else wanted, local_dir, revision)
 
 
 def pull(hub: Hub, order: Order, room: Callable[[], Room], report: Report) -> list[Pulled]:
     """Fetch what `order` says, or what is best for the machine that `room` measures.
 
-    Raises PullError. What was fetched before that is kept, and the next pull goes on from there.
+    Raises InvalidRequest and PullError. What was fetched before is kept, and the next
+    pull goes on from there.
     """
     if ".." in order.revision or order.revision.startswith("/"):
-        raise PullError(f"{order.revision} is no revision")
+        raise InvalidRequest(f"{order.revision} is no revision", "revision")
     with told(hub, order.repo):
         commit, files = listing(hub, order.repo, order.revision)
         found = offers.group(files)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import PullError
+from server.errors import InvalidRequest, PullError
 from server.pool.hub import Hub, told
 from server.pool.pull import Order
 from tests.pool.stand_in_hub import TOKEN, StandIn
@@ -19,13 +19,13 @@ def puller(stand_in: StandIn, tmp_path: Path) -> Puller:
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_an_unknown_repository(puller: Puller, token: str | None) -> None:
     hub = Hub(puller.stand_in.url, token)
-    with pytest.raises(PullError, match=r"there is no model a/none at http.*, or it is priv"):
+    with pytest.raises(InvalidRequest, match=r"there is no model a/none at http.*, or HF_TOKEN"):
         puller(Order("a/none"), hub)
 
 
 def test_a_private_repository_looks_unknown(puller: Puller) -> None:
     puller.stand_in.private.add(REPO)
-    with pytest.raises(PullError, match=f"there is no model {REPO}"):
+    with pytest.raises(InvalidRequest, match=f"there is no model {REPO}"):
         puller(Order(REPO))
 
 
@@ -44,13 +44,13 @@ def test_a_bad_token(puller: Puller) -> None:
 
 
 def test_an_unknown_revision(puller: Puller) -> None:
-    with pytest.raises(PullError, match=f"{REPO} has no such revision"):
+    with pytest.raises(InvalidRequest, match=f"{REPO} has no such revision"):
         puller(Order(REPO, revision="v9"))
 
 
 @pytest.mark.parametrize("repo", ["a/b/c", "a b", "..", ""])
 def test_what_is_no_repository(puller: Puller, repo: str) -> None:
-    with pytest.raises(PullError):
+    with pytest.raises(InvalidRequest, match=r"is no repository|there is no model"):
         puller(Order(repo))
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.errors import PullError
+from server.errors import InvalidRequest, PullError
 from server.pool.offers import GiB, RemoteFile, Room, best, group, listed, select, shown
 
 SIZES = {
@@ -80,14 +80,14 @@ def test_a_part_names_the_whole_and_a_pattern_too() -> None:
 
 @pytest.mark.parametrize("wanted", [":Q4_1", "none.gguf", "*Q9*", ":"])
 def test_no_match_lists_what_there_is(wanted: str) -> None:
-    with pytest.raises(PullError) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         select(MIXTRAL, wanted)
     assert f"nothing matches {wanted}; there is mix-8x7b.Q2_K (16.1 GiB)" in caught.value.message
     assert "mix-8x7b.F16" in caught.value.message
 
 
 def test_two_of_a_quant_are_not_guessed_at() -> None:
-    with pytest.raises(PullError, match=r":Q8_0 is any of a-Q8_0 .*, b-Q8_0 .*; name the file"):
+    with pytest.raises(InvalidRequest, match=r":Q8_0 is any of a-Q8_0 .*, b-Q8_0 .*; name"):
         select(group(remote("a-Q8_0.gguf", "b-Q8_0.gguf")), ":Q8_0")
 
 
@@ -109,7 +109,7 @@ def test_what_goes_with_a_model_is_fetched_only_by_name(name: str) -> None:
     found = group(remote(name, "m-Q8_0.gguf"))
     assert [offer.id for offer in best(found, Room(GiB)).offers] == ["m-Q8_0"]
     assert select(found, name).offers[0].files[0].path == name
-    with pytest.raises(PullError):
+    with pytest.raises(InvalidRequest):
         select(group(remote(name)), ":F16")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 
-from server.errors import PullError
+from server.errors import InvalidRequest, PullError
 from server.pool.hub import Hub
 from server.pool.offers import Choice, GiB, Room
 from server.pool.pull import Order, Progress, Pulled, order_of, pull
@@ -207,12 +207,12 @@ def test_a_revision_is_a_branch_or_a_commit(puller: Puller) -> None:
     assert pulled.path.read_bytes() == SMALL
     assert not list(puller.hub.cache_dir.rglob("refs"))
     for revision in ("../up", "/etc"):
-        with pytest.raises(PullError, match="is no revision"):
+        with pytest.raises(InvalidRequest, match="is no revision"):
             puller(Order(REPO, SMALL_FILE, revision=revision))
 
 
 def test_a_quant_may_follow_the_repository() -> None:
     assert order_of("a/b:Q4_K_M", None, None, "main") == Order("a/b", ":Q4_K_M")
     assert order_of("a/b", "x.gguf", None, "main") == Order("a/b", "x.gguf")
-    with pytest.raises(PullError, match="both name what to fetch"):
+    with pytest.raises(InvalidRequest, match="both name what to fetch"):
         order_of("a/b:Q4_K_M", "x.gguf", None, "main")
