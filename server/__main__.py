@@ -1,4 +1,4 @@
-"""The CLI `corral`: serve, models, config. What a command needs is imported when it runs."""
+"""The CLI `corral`: serve, models, pull, config. What a command needs is imported when it runs."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ MOST_NAMED = 10
 STOP_S = 5
 """Seconds that running requests have to end when the server is told to stop."""
 
-EXIT_FAILED, EXIT_CONFIG = 1, 2
+EXIT_FAILED, EXIT_CONFIG, EXIT_STOPPED = 1, 2, 130
 
 ConfigOption = Annotated[
     Path | None,
@@ -105,6 +105,34 @@ def models(config: ConfigOption = None) -> None:
     # Nothing is cut off where the reader is another program.
     console.width = console.width if console.is_terminal else 400
     console.print(table)
+
+
+@app.command()
+def pull(
+    repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub, or OWNER/NAME:QUANT.")],
+    wanted: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE|PATTERN|:QUANT]",
+            help="What of it: a file, a pattern as '*Q4_K*gguf' or :Q4_K_M. "
+            "Nothing: the best quant for this machine.",
+        ),
+    ] = None,
+    local_dir: Annotated[
+        Path | None, typer.Option(help="Folder to put it in, instead of the hub's cache.")
+    ] = None,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
+) -> None:
+    """Fetch a model from the Hugging Face hub; what broke off is continued."""
+    from server.commands import pull as command
+    from server.errors import CorralError
+
+    try:
+        command.run(repo, wanted, local_dir, revision, typer.echo)
+    except CorralError as error:
+        _fail(error.message, EXIT_FAILED)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from here", EXIT_STOPPED)
 
 
 @app.command("config")

@@ -10,6 +10,7 @@ CorralError
 ├── NotStored                no response, or no item, of that id is kept
 ├── QueueFull                too many requests wait already
 ├── Unavailable              the model is loading, or the server is stopping
+├── PullError                a file of the hub that cannot be had, or not all of it
 ├── ModelLoadError           the GGUF cannot be opened; carries llama.cpp's own reason
 ├── WorkerDied               the model's process ended while the request ran
 └── EngineError              llama.cpp refused a batch that we believed to be sound
@@ -67,6 +68,10 @@ class Unavailable(CorralError):
 
 class ModelLoadError(CorralError):
     """The GGUF cannot be opened."""
+
+
+class PullError(CorralError):
+    """A model cannot be fetched from the hub."""
 
 
 class WorkerDied(CorralError):

@@ -35,7 +35,7 @@ def test_version() -> None:
 
 
 def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
-    heavy = "{'fastapi', 'uvicorn', 'pydantic', 'numpy', 'llama_cpp', 'yaml'}"
+    heavy = "{'fastapi', 'uvicorn', 'pydantic', 'numpy', 'llama_cpp', 'yaml', 'huggingface_hub'}"
     code = f"import sys, server.__main__; print(sorted({heavy} & sys.modules.keys()))"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -45,7 +45,7 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
 
 def test_without_a_command_there_is_help() -> None:
     result = corral()
-    for command in ("serve", "models", "config"):
+    for command in ("serve", "models", "pull", "config"):
         assert command in result.output
 
 

@@ -20,13 +20,15 @@ OURS = {
     "chat": LEAVES | {"chat", "ipc"},
     "api": LEAVES | {"api", "chat", "pool", "ipc"},
     "app": LEAVES | {"api", "chat", "pool", "ipc"},
-    "__main__": LEAVES | {"app", "pool", "example"},
+    "commands": LEAVES | {"commands", "pool"},
+    "__main__": LEAVES | {"app", "pool", "example", "commands"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
 
 THEIRS = {
     "llama_cpp": ("server.engine.llama",),
     "gguf": ("server.gguf",),
+    "huggingface_hub": ("server.pool.hub", "server.pool.pull", "server.pool.download"),
     "llguidance": ("server.engine.grammar",),
     "fastapi": ("server.app", "server.api"),
     "starlette": ("server.app", "server.api"),

@@ -1,6 +1,6 @@
 """HTTP: one module per endpoint, with its wire types, its route and its chunks."""
 
-from server.api import health, prompts, rerank, tokens
+from server.api import admin, health, prompts, rerank, tokens
 from server.api.openai import chat, completions, embeddings, models
 from server.api.openai.responses import routes, stored
 
@@ -15,5 +15,6 @@ ROUTERS = (
     prompts.router,
     tokens.router,
     health.router,
+    admin.router,
 )
 """All endpoints. Each is served with and without /v1."""

@@ -10,6 +10,7 @@ NotStored                404  invalid_request_error
 QueueFull                429  rate_limit_error, rate_limit_exceeded, Retry-After
 Unavailable              503  server_error, unavailable, Retry-After
 ModelLoadError           500  server_error, model_load_error, never to be retried
+PullError                502  server_error, pull_error
 WorkerDied               500  server_error, worker_died
 EngineError              500  server_error, engine_error
 anything else            500  server_error, internal_error; the message stays in the log
@@ -67,6 +68,7 @@ KINDS: Mapping[type[errors.CorralError], Kind] = {
     errors.QueueFull: Kind(429, "rate_limit_error", "rate_limit_exceeded", retry_after=1.0),
     errors.Unavailable: Kind(503, "server_error", "unavailable", retry_after=1.0),
     errors.ModelLoadError: Kind(500, "server_error", "model_load_error", retry=False),
+    errors.PullError: Kind(502, "server_error", "pull_error"),
     errors.WorkerDied: Kind(500, "server_error", "worker_died"),
     errors.EngineError: Kind(500, "server_error", "engine_error"),
     errors.CorralError: Kind(500, "server_error"),

@@ -22,6 +22,7 @@ PAIRS: Mapping[type[CorralError], tuple[int, str, str | None]] = {
     errors.QueueFull: (429, "rate_limit_error", "rate_limit_exceeded"),
     errors.Unavailable: (503, "server_error", "unavailable"),
     errors.ModelLoadError: (500, "server_error", "model_load_error"),
+    errors.PullError: (502, "server_error", "pull_error"),
     errors.WorkerDied: (500, "server_error", "worker_died"),
     errors.EngineError: (500, "server_error", "engine_error"),
 }

@@ -1,0 +1,1 @@
+"""The commands of the CLI, each imported when it runs."""
