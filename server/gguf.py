@@ -143,7 +143,7 @@ def _cell(values: Mapping[str, Value], architecture: str) -> tuple[int, int]:
         return 0, 0
     heads = _per_layer(values, f"{attention}.head_count")
     n_kv = sum(_per_layer(values, f"{attention}.head_count_kv") or heads)
-    length = _integer(values, f"{architecture}.embedding_length") // max(1, *heads[:1])
+    length = _integer(values, f"{architecture}.embedding_length") // max([1, *heads[:1]])
     k, v = (_integer(values, f"{attention}.{name}_length") or length for name in ("key", "value"))
     return n_kv * k, n_kv * v
 
