@@ -111,24 +111,24 @@ class KVCells:
         """The longest known prefix of a sequence that has no slot yet."""
         if not sequence.cache_prompt or sequence.wants_all_logits or sequence.parked is not None:
             return Match(0, None, wait=False)
-        best: tuple[int, bool, bool, int] = (MIN_REUSE - 1, False, False, 0)
-        holder, soon = None, 0
+        best: tuple[int, bool, bool, int] = (0, False, False, 0)
+        holder, n_held, soon = None, 0, 0
+        usable = self._usable()
         # The last token is always forwarded: its logits are wanted.
         for found, n_common in self._tree.find(sequence.tokens[:-1]):
-            if n_common < best[0]:
+            if n_common < max(MIN_REUSE, n_held - MIN_REUSE):
                 break
             n = min(n_common, found.n_cells)
-            free = isinstance(found, Slot) and found.sequence is None
-            if isinstance(found, Slot) and not free and n < n_common:
+            if isinstance(found, Slot) and found.sequence and n < n_common:
                 soon = max(soon, n_common)
-            # A free slot may be used as it is. Of copies, the one with the least to copy; what is
-            # in RAM need not be put there first, and what slots can share need not be copied.
-            is_ready = isinstance(found, Slot) == self._unified
-            rank = (n, free, is_ready, -found.n_cells)
-            if rank > best and self._is_worth(n, found):
-                best, holder = rank, found
-        n = best[0] if holder else 0
-        return Match(n, holder, wait=soon - n >= MIN_REUSE)
+            # A slot that can be used as it is is best, even if it holds a little less. Of copies,
+            # the one with the least to copy; what is in RAM need not be put there first, and what
+            # slots share is not copied.
+            in_place, is_ready = found in usable, isinstance(found, Slot) == self._unified
+            rank = (n + MIN_REUSE * in_place, in_place, is_ready, -found.n_cells)
+            if n >= MIN_REUSE and rank > best and self._is_worth(n, found):
+                best, holder, n_held = rank, found, n
+        return Match(n_held, holder, wait=soon - n_held >= MIN_REUSE)
 
     def _is_worth(self, n: int, holder: "Slot | Saved") -> bool:
         if not self.can_trim:
@@ -219,13 +219,18 @@ class KVCells:
             self._tree.insert(slot, sequence.prompt)
 
     def _choose(self, preferred: Slot | Saved | None) -> Slot:
-        """The free slot to use next: side by side with running ones where that matters."""
-        free = [slot for slot in self.slots if slot.sequence is None]
-        if not self._unified:
-            free = _adjoining(free, [slot.id for slot in self.slots if slot.sequence])
-        if isinstance(preferred, Slot) and preferred in free:
+        """The free slot to use next."""
+        usable = self._usable()
+        if isinstance(preferred, Slot) and preferred in usable:
             return preferred
-        return min(free, key=lambda slot: (len(slot.kept) > 0, slot.used_at, slot.id))
+        return min(usable, key=lambda slot: (len(slot.kept) > 0, slot.used_at, slot.id))
+
+    def _usable(self) -> list[Slot]:
+        """The free slots that may be given out: side by side with running ones if that matters."""
+        free = [slot for slot in self.slots if slot.sequence is None]
+        if self._unified:
+            return free
+        return _adjoining(free, [slot.id for slot in self.slots if slot.sequence])
 
     def _fill(self, slot: Slot, source: Slot | Saved, n: int) -> int:
         """Copy the first `n` cells of `source` into an empty slot; returns how many it got."""

@@ -95,6 +95,18 @@ def test_a_prefix_is_saved_once_for_all_who_copy_it(monkeypatch: pytest.MonkeyPa
     assert len(saved) == 1
 
 
+def test_a_second_wave_uses_the_slots_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None moves to a neighbour's slot, which would have to be saved and filled again."""
+    context = FakeContext(n_slots=6)
+    kv = cells(context)
+    for wave in range(3):
+        running = [claim(kv, context, [*LONG, 30 + wave, 40 + i]) for i in range(4)]
+        for s in running:
+            kv.release(s, keep=True)
+        monkeypatch.setattr(context, "save", None)
+        monkeypatch.setattr(context, "restore", None)
+
+
 def test_short_prefixes_are_not_copied() -> None:
     context = FakeContext()
     kv = cells(context)
