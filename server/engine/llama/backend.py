@@ -8,7 +8,8 @@ import logging
 import os
 import re
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import psutil
 from llama_cpp import _ggml
@@ -21,6 +22,26 @@ C: Any = bindings
 
 LOG_ERROR = 4
 DEVICE_GPU, DEVICE_IGPU = 1, 2
+
+
+class Owned:
+    """An object of llama.cpp's, freed once: at the end of a `with`, or by `close`."""
+
+    def __init__(self, pointer: Any, free: Callable[[Any], None]):
+        self.pointer = pointer
+        self._free = free
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free it. Safe to call again."""
+        if self.pointer:
+            self._free(self.pointer)
+            self.pointer = None
 
 
 class Log:

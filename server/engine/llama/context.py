@@ -4,14 +4,14 @@
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
 import ctypes
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.config import EngineConfig
 from server.engine.batch import Batch
-from server.engine.llama.backend import C, default_threads
+from server.engine.llama.backend import C, Owned, default_threads
 from server.engine.llama.model import Model
 from server.errors import EngineError, ModelLoadError
 
@@ -37,7 +37,7 @@ class NoRoom(Exception):
     """The KV cells do not hold the batch; nothing has changed."""
 
 
-class Context:
+class Context(Owned):
     """The KV cells of a model and the forwards over them. For one thread at a time.
 
     `n_ctx` is the context of one slot. Split layout: every slot has that many cells of its own;
@@ -56,7 +56,7 @@ class Context:
         params.type_k = KV_TYPES[config.kv_quant]
         params.type_v = KV_TYPES[config.kv_quant_v or config.kv_quant]
         self._log = model.log
-        self.pointer: Any = C.llama_init_from_model(model.pointer, params)
+        super().__init__(C.llama_init_from_model(model.pointer, params), C.llama_free)
         if not self.pointer:
             raise ModelLoadError(
                 f"no context of {params.n_ctx} cells for {config.n_slots} slots: "
@@ -68,24 +68,12 @@ class Context:
         self.n_vocab: int = model.vocabulary.n_tokens
         self.n_ctx: int = min(n_ctx, C.llama_n_ctx_seq(self.pointer))
         self.n_cells: int = C.llama_n_ctx(self.pointer)
-        self._bound: tuple[Batch, Any] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the cells."""
-        if self.pointer:
-            C.llama_free(self.pointer)
-            self.pointer = None
+        self._binding = Binding()
 
     def forward(self, batch: Batch) -> None:
         """Compute the batch. Raises NoRoom, with nothing changed, or EngineError."""
         assert 0 < batch.n_tokens <= self.n_batch
-        code = C.llama_decode(self.pointer, self._bind(batch))
+        code = C.llama_decode(self.pointer, self._binding.to(batch))
         if code == 1:
             raise NoRoom(f"no cells for {batch.n_tokens} tokens")
         if code:
@@ -93,10 +81,7 @@ class Context:
 
     def logits(self, n_rows: int) -> Logits:
         """The last forward's logits, [n_rows, n_vocab]; a view that the next forward overwrites."""
-        address = ctypes.cast(C.llama_get_logits(self.pointer), ctypes.c_void_p).value
-        assert address, "the last forward asked for no logits"
-        raw: Any = (ctypes.c_float * (n_rows * self.n_vocab)).from_address(address)
-        return np.frombuffer(raw, np.float32).reshape(n_rows, self.n_vocab)
+        return rows_at(C.llama_get_logits(self.pointer), n_rows, self.n_vocab)
 
     def cells_of(self, slot: int) -> int:
         """Tokens that a slot holds."""
@@ -129,14 +114,6 @@ class Context:
         if not C.llama_state_seq_set_data(self.pointer, pointer, len(state), slot):
             raise NoRoom(f"saved cells do not fit into slot {slot}: {self._log.reason()}")
 
-    def _bind(self, batch: Batch) -> Any:
-        """The C struct over the batch's arrays, made once."""
-        if self._bound is None or self._bound[0] is not batch:
-            self._bound = (batch, Bound(batch))
-        bound = self._bound[1]
-        bound.struct.n_tokens = batch.n_tokens
-        return bound.struct
-
 
 def common_params(config: EngineConfig) -> Any:
     """What all contexts of a model have in common: threads, attention and positions."""
@@ -156,16 +133,36 @@ def common_params(config: EngineConfig) -> Any:
     return params
 
 
-class Bound:
-    """A llama_batch whose arrays are those of a Batch; each token belongs to one slot."""
+def rows_at(pointer: Any, n_rows: int, n_columns: int) -> NDArray[np.float32]:
+    """A view of what llama.cpp computed, [n_rows, n_columns]."""
+    address = ctypes.cast(pointer, ctypes.c_void_p).value
+    assert address, "the last forward was not asked for this"
+    raw: Any = (ctypes.c_float * (n_rows * n_columns)).from_address(address)
+    return np.frombuffer(raw, np.float32).reshape(n_rows, n_columns)
 
-    def __init__(self, batch: Batch):
+
+class Binding:
+    """The llama_batch over a Batch's arrays, made once as long as it is the same Batch."""
+
+    def __init__(self) -> None:
+        self._batch: Batch | None = None
+
+    def to(self, batch: Batch) -> Any:
+        """The struct, with as many tokens as the batch has now."""
+        if self._batch is not batch:
+            self._batch = batch
+            self._make(batch)
+        self._struct.n_tokens = batch.n_tokens
+        return self._struct
+
+    def _make(self, batch: Batch) -> None:
+        """Each token belongs to one slot."""
         capacity = len(batch.token)
         step = batch.slot.itemsize
         self._ones = np.ones(capacity, np.int32)
         self._slots = batch.slot.ctypes.data + step * np.arange(capacity, dtype=np.uintp)
         int32_p, int8_p = ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(ctypes.c_int8)
-        self.struct = C.llama_batch(
+        self._struct = C.llama_batch(
             n_tokens=0,
             token=batch.token.ctypes.data_as(int32_p),
             pos=batch.pos.ctypes.data_as(int32_p),

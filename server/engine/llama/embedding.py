@@ -3,16 +3,15 @@
 # pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false, reportPrivateUsage=false
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
-import ctypes
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.config import EngineConfig
 from server.engine.batch import Batch
-from server.engine.llama.backend import C
-from server.engine.llama.context import Bound, common_params
+from server.engine.llama.backend import C, Owned
+from server.engine.llama.context import Binding, common_params, rows_at
 from server.engine.llama.model import Model
 from server.errors import EngineError
 
@@ -29,7 +28,7 @@ PAD = 256
 """Cells come in multiples of this."""
 
 
-class EmbeddingContext:
+class EmbeddingContext(Owned):
     """A second context of a model, or the only one of a model that does not generate.
 
     It holds at least `n_cells` tokens, of up to N_SLOTS texts. For one thread at a time. Where
@@ -55,7 +54,7 @@ class EmbeddingContext:
             C.LLAMA_POOLING_TYPE_RANK if model.ranks else C.LLAMA_POOLING_TYPE_NONE
         )
         self._log = model.log
-        self.pointer: Any = C.llama_init_from_model(model.pointer, params)
+        super().__init__(C.llama_init_from_model(model.pointer, params), C.llama_free)
         if not self.pointer:
             raise EngineError(f"no context of {n_cells} cells: {self._log.reason()}")
         self._memory: Any = C.llama_get_memory(self.pointer)
@@ -64,29 +63,13 @@ class EmbeddingContext:
         self.n_batch: int = C.llama_n_batch(self.pointer)
         self._n_embd = model.n_embd
         self._n_scores: int = C.llama_model_n_cls_out(model.pointer)
-        self._bound: tuple[Batch, Bound] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the cells."""
-        if self.pointer:
-            C.llama_free(self.pointer)
-            self.pointer = None
+        self._binding = Binding()
 
     def forward(self, batch: Batch) -> None:
         """Compute the batch, all tokens of which must be rows. Raises EngineError."""
         assert 0 < batch.n_tokens == batch.n_rows <= self.n_batch
-        if self._bound is None or self._bound[0] is not batch:
-            self._bound = (batch, Bound(batch))
-        struct = self._bound[1].struct
-        struct.n_tokens = batch.n_tokens
         # Where a model keeps no cells, this encodes.
-        code = C.llama_decode(self.pointer, struct)
+        code = C.llama_decode(self.pointer, self._binding.to(batch))
         if code:
             raise EngineError(
                 f"llama_decode returned {code} for {batch.n_tokens} tokens: {self._log.reason()}"
@@ -94,10 +77,7 @@ class EmbeddingContext:
 
     def rows(self, n_rows: int) -> Vectors:
         """The last forward's vectors, [n_rows, n_embd]; a view that the next one overwrites."""
-        address = ctypes.cast(C.llama_get_embeddings(self.pointer), ctypes.c_void_p).value
-        assert address, "the last forward gave no vectors"
-        raw: Any = (ctypes.c_float * (n_rows * self._n_embd)).from_address(address)
-        return np.frombuffer(raw, np.float32).reshape(n_rows, self._n_embd)
+        return rows_at(C.llama_get_embeddings(self.pointer), n_rows, self._n_embd)
 
     def scores(self, slot: int) -> list[float]:
         """What the ranking head gave a slot of the last forward."""

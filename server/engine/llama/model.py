@@ -6,10 +6,10 @@
 import ctypes
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from server.config import EngineConfig
-from server.engine.llama.backend import C, Log
+from server.engine.llama.backend import C, Log, Owned
 from server.engine.llama.vocabulary import RawVocabulary
 from server.errors import ModelLoadError
 
@@ -22,8 +22,8 @@ LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True
 """(mmap, mlock) -> llama_load_mode."""
 
 
-class Model:
-    """An open GGUF. Raises ModelLoadError with llama.cpp's own reason."""
+class Model(Owned):
+    """An open GGUF, closed after its contexts. Raises ModelLoadError with llama.cpp's reason."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Model:
 
         self._progress = C.llama_progress_callback(progress)
         params.progress_callback = self._progress
-        self.pointer: Any = C.llama_model_load_from_file(path.encode(), params)
+        super().__init__(C.llama_model_load_from_file(path.encode(), params), C.llama_model_free)
         if not self.pointer:
             raise ModelLoadError(f"cannot load {path}: {log.reason()}")
         self.log = log
@@ -69,18 +69,6 @@ class Model:
             self.close()
             raise ModelLoadError(f"cannot serve {path}: it holds a vocabulary but no weights")
         self.n_embd: int = C.llama_model_n_embd_out(self.pointer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the weights. Contexts must be closed before."""
-        if self.pointer:
-            C.llama_model_free(self.pointer)
-            self.pointer = None
 
     @cached_property
     def description(self) -> str:
