@@ -1,10 +1,10 @@
 """What routes ask for: the app's services, and an end of waiting when the client has gone."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
 
@@ -15,6 +15,11 @@ from server.config import Config
 from server.metrics import Metrics
 from server.pool.pool import ModelPool
 from server.pool.worker import Worker
+
+T = TypeVar("T")
+
+INLINE_BYTES = 64 * 1024
+"""What is no larger is read and written on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,11 @@ async def _services(request: Request) -> Services:
 
 
 AppServices = Annotated[Services, Depends(_services)]
+
+
+async def aside(n_bytes: int, work: Callable[[], T]) -> T:
+    """What `work` returns, done on a thread if it is about so much that streams would notice."""
+    return await asyncio.to_thread(work) if n_bytes > INLINE_BYTES else work()
 
 
 @asynccontextmanager

@@ -42,6 +42,11 @@ LOOSER: Mapping[str, Mapping[str, object]] = {
 Responses = dict[int | str, dict[str, Any]]
 
 
+def is_none(value: object) -> bool:
+    """For a field's `exclude_if`: one that clients must not find empty."""
+    return value is None
+
+
 class Sent(BaseModel):
     """What we send: a field that has a default is there all the same."""
 

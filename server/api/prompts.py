@@ -15,7 +15,6 @@ from server.api.openai.chat import ChatCompletionRequest
 from server.api.openai.reply import Job
 from server.api.openai.responses.resource import InputTokens
 from server.api.openapi import Sent, sent
-from server.chat.format import chat_format
 from server.ipc import Text, Tokenize, Tokenized
 from server.pool.worker import Worker
 
@@ -32,9 +31,9 @@ class Conversation(ChatCompletionRequest):
         model = self.model or default_model(services.pool)
         return await Job.begin(request, services, model, self.extras)
 
-    def prompt(self, worker: Worker) -> Text:
+    async def prompt(self, request: Request, worker: Worker) -> Text:
         """What a chat completion would begin with. Raises InvalidRequest."""
-        return chat_format(worker.config, worker.info).plan(self.turn).prompt
+        return (await self.plan(request, worker)).prompt
 
 
 class PromptText(Sent):
@@ -51,7 +50,8 @@ async def apply_template(
 ) -> Response:
     """The prompt that a chat completion would begin with."""
     job = await body.job(request, services)
-    return sent(PromptText(prompt=body.prompt(job.worker).text), job.headers)
+    prompt = await body.prompt(request, job.worker)
+    return sent(PromptText(prompt=prompt.text), job.headers)
 
 
 @router.post("/chat/completions/input_tokens", response_model=InputTokens)
@@ -62,7 +62,7 @@ async def count_chat_tokens(
 ) -> Response:
     """How many tokens the prompt of a chat completion would have."""
     job = await body.job(request, services)
-    prompt = body.prompt(job.worker)
+    prompt = await body.prompt(request, job.worker)
     question = Tokenize(prompt.text, literal=prompt.literal)
     async with until_gone(request):
         found = await job.worker.ask(question, Tokenized)

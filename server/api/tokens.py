@@ -143,7 +143,7 @@ async def tokenize(
     else:
         asking = await _begin(request, services, asked)
         worker, headers = asking.worker, asking.headers
-    question = _question(asked, worker)
+    question = await _question(request, asked, worker)
     async with until_gone(request):
         found = await worker.ask(question, Tokenized)
     return sent(_answer(asked, found, worker.info.n_ctx), headers)
@@ -191,12 +191,12 @@ async def _begin(request: Request, services: Services, body: _Body) -> Asking:
 _Asked = TokenizePrompt | TokenizeMessages | TokenizeContent
 
 
-def _question(asked: _Asked, worker: Worker) -> Tokenize:
+async def _question(request: Request, asked: _Asked, worker: Worker) -> Tokenize:
     match asked:
         case TokenizePrompt():
             return Tokenize(asked.prompt, asked.add_special_tokens)
         case TokenizeMessages():
-            prompt = asked.prompt(worker)
+            prompt = await asked.prompt(request, worker)
             return Tokenize(prompt.text, asked.add_special_tokens, literal=prompt.literal)
         case TokenizeContent():
             return Tokenize(asked.content, asked.add_special, asked.parse_special)

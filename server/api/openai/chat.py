@@ -1,18 +1,19 @@
 """POST /v1/chat/completions."""
 
-import asyncio
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from server.api.body import json_body
-from server.api.deps import AppServices
+from server.api.deps import AppServices, aside
 from server.api.openai.chat_answer import ChatCompletion, ChatCompletionChunk
 from server.api.openai.chat_wire import ChatChunks, ChatWhole
 from server.api.openai.logprobs import MAX_TOP
 from server.api.openai.messages import Message, for_template
+from server.api.openai.reasoning import Effort, template_variables
 from server.api.openai.reply import Job, choices
 from server.api.openai.schema import GenerationBody, Head, MaxTokens
 from server.api.openai.tools import Tools
@@ -23,11 +24,6 @@ from server.chat.turn import Plan, Turn
 from server.errors import InvalidRequest
 from server.ipc import GenerateRequest
 from server.pool.worker import Worker
-
-INLINE_BYTES = 64 * 1024
-"""Bodies up to this size are rendered on the event loop."""
-
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 router = APIRouter()
 
@@ -60,17 +56,10 @@ class ChatCompletionRequest(GenerationBody, Tools):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
-    def variables(self) -> dict[str, object]:
+    def variables(self) -> Mapping[str, object]:
         """What the template is told beside the messages. Raises InvalidRequest."""
-        given = self.chat_template_kwargs
-        if self.reasoning_effort is None:
-            return given
-        if given.get("reasoning_effort", self.reasoning_effort) != self.reasoning_effort:
-            raise InvalidRequest(
-                "reasoning_effort: chat_template_kwargs has another value", param="reasoning_effort"
-            )
-        thinking = {"enable_thinking": False} if self.reasoning_effort == "none" else {}
-        return {**thinking, **given, "reasoning_effort": self.reasoning_effort}
+        effort = self.reasoning_effort
+        return template_variables(self.chat_template_kwargs, effort, "reasoning_effort")
 
     @property
     def turn(self) -> Turn:
@@ -90,6 +79,11 @@ class ChatCompletionRequest(GenerationBody, Tools):
             continue_final_message=self.continue_final_message,
         )
 
+    async def plan(self, request: Request, worker: Worker) -> Plan:
+        """How the turn is put to the worker's model. Raises InvalidRequest."""
+        n_bytes = len(await request.body())
+        return await aside(n_bytes, lambda: chat_format(worker.config, worker.info).plan(self.turn))
+
 
 @router.post(
     "/chat/completions", response_model=ChatCompletion, responses=streams(ChatCompletionChunk)
@@ -101,10 +95,8 @@ async def create_chat_completion(
 ) -> Response:
     """Answer a conversation."""
     job = await Job.begin(request, services, body.model, body.extras)
-    # A long conversation takes a while, which streams should not notice.
-    long = len(await request.body()) > INLINE_BYTES
     worker = job.worker
-    plan = await asyncio.to_thread(_plan, body, worker) if long else _plan(body, worker)
+    plan = await body.plan(request, worker)
     generate = GenerateRequest(
         prompt=plan.prompt,
         sampling=job.sampling,
@@ -123,7 +115,3 @@ async def create_chat_completion(
     else:
         writer = ChatWhole(turns, body.n, head, body.legacy, body.logprobs)
     return await job.reply(choices(generate, body.n), body.n, writer, body.stream)
-
-
-def _plan(body: ChatCompletionRequest, worker: Worker) -> Plan:
-    return chat_format(worker.config, worker.info).plan(body.turn)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from server.api.openai.logprobs import ChatLogprobs
 from server.api.openai.schema import Usage
-from server.api.openapi import Sent
+from server.api.openapi import Sent, is_none
 
 ChatEndReason = Literal["stop", "length", "tool_calls", "function_call"]
 
@@ -26,22 +26,18 @@ class AnswerCall(Sent):
     function: CalledFunction
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class AnswerMessage(Sent):
     """An assistant's message. Fields that it has no use for are left out."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
-    reasoning_content: str | None = Field(default=None, exclude_if=_is_none)
+    reasoning_content: str | None = Field(default=None, exclude_if=is_none)
     reasoning: str | None = Field(
-        default=None, exclude_if=_is_none, description="the same as reasoning_content"
+        default=None, exclude_if=is_none, description="the same as reasoning_content"
     )
-    tool_calls: list[AnswerCall] | None = Field(default=None, exclude_if=_is_none)
-    function_call: CalledFunction | None = Field(default=None, exclude_if=_is_none)
+    tool_calls: list[AnswerCall] | None = Field(default=None, exclude_if=is_none)
+    function_call: CalledFunction | None = Field(default=None, exclude_if=is_none)
 
 
 class ChatChoice(Sent):

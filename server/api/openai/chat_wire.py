@@ -79,7 +79,7 @@ class ChatChunks:
     ) -> bytes:
         """A chunk; before the first of a choice, the chunk that opens it with this `content`."""
         # The token that ends an answer has no text, and no place here.
-        spoken = any(score.piece for score in scores)
+        spoken = scores and any(score.piece for score in scores)
         logprobs = encode(chat_logprobs(scores)) if spoken else "null"
         chunk = self._event(index, delta, logprobs, reason)
         return chunk if index < self._n_begun else self._opened(index, content) + chunk

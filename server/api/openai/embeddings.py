@@ -1,6 +1,5 @@
 """POST /v1/embeddings."""
 
-import asyncio
 import math
 import struct
 from base64 import b64encode
@@ -13,16 +12,13 @@ from starlette.responses import Response
 
 from server.api.asking import Asking
 from server.api.body import Body, json_body
-from server.api.deps import AppServices
+from server.api.deps import AppServices, aside
 from server.api.openai.inputs import WIRE_FORM, Input, read_inputs
 from server.api.openapi import Sent, sent
 from server.errors import InvalidRequest
 from server.ipc import Embed, Embedded
 
 MAX_INPUTS = 2048
-
-INLINE_BYTES = 64 * 1024
-"""Vectors up to this size are written on the event loop."""
 
 router = APIRouter()
 
@@ -106,9 +102,7 @@ async def create_embedding(
         )
         return sent(written, asking.headers)
 
-    # Many vectors take a while to write, which streams should not notice.
-    many = sum(map(len, embedded.vectors)) > INLINE_BYTES
-    return await asyncio.to_thread(write) if many else write()
+    return await aside(sum(map(len, embedded.vectors)), write)
 
 
 def _cut(raw: bytes, dimensions: int | None) -> bytes:

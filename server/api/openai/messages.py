@@ -131,10 +131,15 @@ def _text(content: str | tuple[ContentPart, ...] | None) -> str:
 
 def _parsed(call: ToolCall) -> Mapping[str, object]:
     fields: dict[str, object] = {"type": "function", **call.model_dump(exclude_none=True)}
-    arguments = call.function.arguments
+    arguments = parsed_arguments(call.function.arguments)
+    cast("dict[str, object]", fields["function"])["arguments"] = arguments
+    return fields
+
+
+def parsed_arguments(arguments: object) -> object:
+    """A call's arguments as templates want them: not as JSON, but as what it says."""
     if isinstance(arguments, str):
         # A model may have written bad JSON; its template still shows what it wrote.
         with suppress(ValueError):
-            arguments = json.loads(arguments or "{}")
-    cast("dict[str, object]", fields["function"])["arguments"] = arguments
-    return fields
+            return json.loads(arguments or "{}")
+    return arguments

@@ -36,7 +36,7 @@ class Function(_Frozen):
 
     name: str = Field(pattern=NAME)
     description: str | None = None
-    parameters: Schema | None = Field(default=None, description="a JSON schema; null: any object")
+    parameters: Schema | None = Field(default=None, description="a JSON schema; null: it has none")
     strict: bool | None = Field(
         default=None, description="arguments match the schema even where a call is the model's wish"
     )
@@ -136,17 +136,9 @@ class Tools(BaseModel):
             raise InvalidRequest(
                 "functions: the deprecated form of tools, which are given too", param="functions"
             )
-        named = [(f"tools.{i}.function", tool.function) for i, tool in enumerate(self.tools)]
-        named += [(f"functions.{i}", function) for i, function in enumerate(self.functions)]
-        paths: dict[str, str] = {}
-        for path, function in named:
-            if function.name in paths:
-                raise InvalidRequest(
-                    f"{path}.name: {function.name!r} is the name of {paths[function.name]} too",
-                    param=f"{path}.name",
-                )
-            paths[function.name] = path
-        return tuple(function.tool(path) for path, function in named)
+        tools = [t.function.tool(f"tools.{i}.function") for i, t in enumerate(self.tools)]
+        functions = [f.tool(f"functions.{i}") for i, f in enumerate(self.functions)]
+        return distinct(tools + functions)
 
     @property
     def choice(self) -> ToolChoice:
@@ -159,25 +151,37 @@ class Tools(BaseModel):
                 return ToolChoice()
             case "none" | "auto" | "required" as mode:
                 if mode == "required":
-                    _check_offered((), offered, "tool_choice")
+                    check_offered((), offered, "tool_choice")
                 return ToolChoice(mode)
             case NamedTool(function=function):
-                _check_offered((function.name,), offered, "tool_choice.function.name")
+                check_offered((function.name,), offered, "tool_choice.function.name")
                 return ToolChoice("required", (function.name,))
             case AllowedToolsChoice(allowed_tools=allowed):
                 names = tuple(tool.function.name for tool in allowed.tools)
-                _check_offered(names, offered, "tool_choice.allowed_tools.tools")
+                check_offered(names, offered, "tool_choice.allowed_tools.tools")
                 return ToolChoice(allowed.mode, names)
 
 
 def _function_choice(call: FunctionMode | FunctionName, offered: Sequence[Tool]) -> ToolChoice:
     if isinstance(call, FunctionName):
-        _check_offered((call.name,), offered, "function_call.name")
+        check_offered((call.name,), offered, "function_call.name")
         return ToolChoice("required", (call.name,))
     return ToolChoice(call)
 
 
-def _check_offered(names: Sequence[str], offered: Sequence[Tool], param: str) -> None:
+def distinct(tools: Sequence[Tool]) -> tuple[Tool, ...]:
+    """The tools. Raises InvalidRequest where two have one name."""
+    known: dict[str, Tool] = {}
+    for tool in tools:
+        first = known.setdefault(tool.name, tool)
+        if first is not tool:
+            path = f"{tool.param}.name"
+            raise InvalidRequest(f"{path}: {tool.name!r} is the name of {first.param} too", path)
+    return tuple(tools)
+
+
+def check_offered(names: Sequence[str], offered: Sequence[Tool], param: str) -> None:
+    """Raises InvalidRequest where nothing is offered, or not all of `names`."""
     known = [tool.name for tool in offered]
     if not known:
         raise InvalidRequest(f"{param}: the request offers no tools", param=param)

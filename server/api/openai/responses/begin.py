@@ -37,7 +37,7 @@ def begin(body: ResponsesRequest, job: Job, kept: bool) -> ResponseObject:
                 parameters=tool.parameters,
                 strict=tool.strict,
             )
-            for _, tool in body.functions.values()
+            for tool in body.functions.values()
         ],
         top_logprobs=body.top_logprobs,
         top_p=job.sampling.top_p,

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from server.api.deps import aside
 from server.api.openai.responses.items import Kept, Reference, kept_items
 from server.api.openai.responses.messages import droppable, to_messages, without
 from server.api.openai.responses.request import PromptRequest
@@ -20,9 +21,6 @@ from server.chat.turn import Plan, Turn
 from server.errors import InvalidRequest
 from server.ipc import Tokenize, Tokenized
 from server.pool.worker import Worker
-
-INLINE_BYTES = 64 * 1024
-"""Conversations up to this size are rendered on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +89,9 @@ async def plan_of(body: PromptRequest, context: Context, worker: Worker, n_bytes
     With `truncation: auto` the oldest exchanges are left out of what does not fit. Raises
     InvalidRequest.
     """
-    # A long conversation takes a while, which streams should not notice.
-    long = n_bytes + context.size > INLINE_BYTES
-    turn = await asyncio.to_thread(_turn, body, context) if long else _turn(body, context)
-    plan = await asyncio.to_thread(_plan, turn, worker) if long else _plan(turn, worker)
+    n_bytes += context.size
+    turn = await aside(n_bytes, lambda: _turn(body, context))
+    plan = await aside(n_bytes, lambda: _plan(turn, worker))
     if body.truncation == "disabled":
         return plan
     return await _fit(turn, plan, worker, body.max_output_tokens)

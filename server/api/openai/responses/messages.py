@@ -1,12 +1,11 @@
 """Items to messages, in the form that templates expect."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import assert_never, cast
 
+from server.api.openai.messages import parsed_arguments
 from server.api.openai.responses.items import (
     CustomCall,
     FunctionCall,
@@ -50,7 +49,7 @@ class _Writer:
             case Reasoning():
                 self._thoughts.append(item.text)
             case FunctionCall():
-                self._call(item.call_id, item.name, _parsed(item.arguments))
+                self._call(item.call_id, item.name, parsed_arguments(item.arguments))
             case CustomCall():
                 self._call(item.call_id, item.name, {"input": item.input})
             case FunctionCallOutput():
@@ -85,13 +84,6 @@ class _Writer:
         calls = cast("list[object]", last.setdefault("tool_calls", []))
         function = {"name": name, "arguments": arguments}
         calls.append({"id": call_id, "type": "function", "function": function})
-
-
-def _parsed(arguments: str) -> object:
-    # A model may have written bad JSON; its template still shows what it wrote.
-    with suppress(ValueError):
-        return json.loads(arguments or "{}")
-    return arguments
 
 
 def _with_one_system(messages: list[ChatMessage]) -> list[ChatMessage]:

@@ -1,7 +1,7 @@
 """The body of POST /responses."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from server.api.body import Body
 from server.api.openai.logprobs import MAX_TOP
+from server.api.openai.reasoning import Effort, template_variables
 from server.api.openai.response_format import NAME, AnswerFormat, Schema, json_grammar
 from server.api.openai.responses.items import Item, Message
 from server.api.openai.responses.tools import Tools
@@ -22,8 +23,6 @@ MAX_METADATA = 16
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED = "reasoning.encrypted_content"
 INCLUDABLE = (LOGPROBS, ENCRYPTED)
-
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ReasoningOptions(Body):
@@ -108,17 +107,10 @@ class PromptRequest(Tools, AnswerFormat, Body):
     prompt: NotServed = None
 
     @property
-    def variables(self) -> dict[str, object]:
+    def variables(self) -> Mapping[str, object]:
         """What the template is told beside the messages. Raises InvalidRequest."""
-        given, effort = self.chat_template_kwargs, self.reasoning.effort
-        if effort is None:
-            return given
-        if given.get("reasoning_effort", effort) != effort:
-            raise InvalidRequest(
-                "reasoning.effort: chat_template_kwargs has another value", param="reasoning.effort"
-            )
-        thinking = {"enable_thinking": False} if effort == "none" else {}
-        return {**thinking, **given, "reasoning_effort": effort}
+        effort = self.reasoning.effort
+        return template_variables(self.chat_template_kwargs, effort, "reasoning.effort")
 
     def _asked(self) -> Iterator[Grammar]:
         grammar = self.text.format.grammar

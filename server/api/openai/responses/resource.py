@@ -9,16 +9,12 @@ from pydantic import Field
 from server.api.answers import Tokens
 from server.api.openai.logprobs import TokenLogprob
 from server.api.openai.responses.items import Status
-from server.api.openapi import Sent
+from server.api.openapi import Sent, is_none
 
 ResponseStatus = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
 
 
 Fields = Mapping[str, object]
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class OutputText(Sent):
@@ -148,9 +144,9 @@ class ResponseObject(Sent):
     output: list[OutputItem] = Field(default=[])
     parallel_tool_calls: bool
     previous_response_id: str | None
-    prompt_cache_key: str | None = Field(default=None, exclude_if=_is_none)
+    prompt_cache_key: str | None = Field(default=None, exclude_if=is_none)
     reasoning: Mapping[str, str | None]
-    safety_identifier: str | None = Field(default=None, exclude_if=_is_none)
+    safety_identifier: str | None = Field(default=None, exclude_if=is_none)
     service_tier: Literal["default"] = "default"
     store: bool
     temperature: float
@@ -160,8 +156,8 @@ class ResponseObject(Sent):
     top_logprobs: int
     top_p: float
     truncation: Literal["auto", "disabled"]
-    usage: ResponseUsage | None = Field(default=None, exclude_if=_is_none)
-    user: str | None = Field(default=None, exclude_if=_is_none)
+    usage: ResponseUsage | None = Field(default=None, exclude_if=is_none)
+    user: str | None = Field(default=None, exclude_if=is_none)
     metadata: Mapping[str, str]
 
     def failed(self, fault: ResponseFault, output: list[OutputItem]) -> "ResponseObject":

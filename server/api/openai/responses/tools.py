@@ -7,8 +7,8 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from server.api.body import Body
 from server.api.openai.response_format import NAME, Schema
+from server.api.openai.tools import check_offered, distinct
 from server.chat.turn import Tool, ToolChoice
-from server.errors import InvalidRequest
 
 
 class Function(Body):
@@ -17,7 +17,7 @@ class Function(Body):
     type: Literal["function"]
     name: str = Field(pattern=NAME)
     description: str | None = None
-    parameters: Schema | None = Field(default=None, description="a JSON schema; null: any object")
+    parameters: Schema | None = Field(default=None, description="a JSON schema; null: it has none")
     strict: bool = Field(
         default=True, description="arguments match the schema even where a call is the model's wish"
     )
@@ -83,27 +83,19 @@ class Tools(BaseModel):
     parallel_tool_calls: bool = True
 
     @property
-    def functions(self) -> dict[str, tuple[str, Function]]:
-        """What may be called, by its name, with its path. Raises InvalidRequest."""
-        found: dict[str, tuple[str, Function]] = {}
-        for position, tool in enumerate(self.tools):
-            if isinstance(tool, Unserved):
-                continue
-            path = f"tools.{position}"
-            if tool.name in found:
-                raise InvalidRequest(
-                    f"{path}.name: {tool.name!r} is the name of {found[tool.name][0]} too",
-                    param=f"{path}.name",
-                )
-            found[tool.name] = (path, tool)
-        return found
+    def functions(self) -> dict[str, Function]:
+        """What may be called, by its path."""
+        paths = ((f"tools.{i}", tool) for i, tool in enumerate(self.tools))
+        return {path: tool for path, tool in paths if isinstance(tool, Function)}
 
     @property
     def offered(self) -> tuple[Tool, ...]:
         """Raises InvalidRequest where two have one name."""
-        return tuple(
-            Tool(tool.name, tool.description, tool.parameters, tool.strict, path)
-            for path, tool in self.functions.values()
+        return distinct(
+            [
+                Tool(tool.name, tool.description, tool.parameters, tool.strict, path)
+                for path, tool in self.functions.items()
+            ]
         )
 
     @property
@@ -114,10 +106,10 @@ class Tools(BaseModel):
             case "none" | "auto":
                 return ToolChoice(choice)
             case "required":
-                self._check_offered((), "tool_choice")
+                check_offered((), self.offered, "tool_choice")
                 return ToolChoice("required")
             case NamedTool(type="function"):
-                self._check_offered((choice.name,), "tool_choice.name")
+                check_offered((choice.name,), self.offered, "tool_choice.name")
                 return ToolChoice("required", (choice.name,))
             case NamedTool():
                 return ToolChoice()
@@ -125,18 +117,8 @@ class Tools(BaseModel):
                 names = tuple(tool.name for tool in choice.tools if tool.type == "function")
                 if not names:
                     return ToolChoice("none")
-                self._check_offered(names, "tool_choice.tools")
+                check_offered(names, self.offered, "tool_choice.tools")
                 return ToolChoice(choice.mode, names)
-
-    def _check_offered(self, names: tuple[str, ...], param: str) -> None:
-        offered = self.functions
-        if not offered:
-            raise InvalidRequest(f"{param}: the request offers no functions", param=param)
-        for name in names:
-            if name not in offered:
-                raise InvalidRequest(
-                    f"{param}: {name!r} is not among the tools: {', '.join(offered)}", param=param
-                )
 
     @property
     def unserved_tools(self) -> dict[str, object]:

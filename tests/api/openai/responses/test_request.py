@@ -58,7 +58,7 @@ BAD_VALUES: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [{"type": "function"}]}, "tools.0.name", "Field required"),
     ({"tools": [FUNCTION, FUNCTION]}, "tools.1.name", "the name of tools.0 too"),
     ({"tool_choice": "maybe"}, "tool_choice", 'got "maybe"'),
-    ({"tool_choice": "required"}, "tool_choice", "offers no functions"),
+    ({"tool_choice": "required"}, "tool_choice", "offers no tools"),
     (
         {"tools": [FUNCTION], "tool_choice": {"type": "function", "name": "g"}},
         "tool_choice.name",
