@@ -1,6 +1,6 @@
 """The worker process: loads one GGUF and runs its engine until the pipe closes.
 
-Three threads. One reads commands, one makes sequences and jobs of them (the tokenizer is
+Four threads. One reads commands, two make sequences and jobs of them (the tokenizer is
 thread-safe); the main one runs engine and embedder and alone writes the pipe.
 """
 
@@ -16,43 +16,36 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
-from typing import Any, assert_never
+from typing import Any
 
 from server.config import EngineConfig
 from server.engine import llama
 from server.engine.embedder import Embedder
 from server.engine.engine import Engine
-from server.engine.grammar import Grammars
-from server.engine.job import Job, Limits, look_up
+from server.engine.job import Job, Limits
 from server.engine.kv import KVCells
 from server.engine.layout import Layout
 from server.engine.opening import Progress, describe, open_model, plan, probe, warm_up
+from server.engine.preparation import Commands, Inbox, Preparation
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
-from server.errors import CorralError, InvalidRequest
+from server.errors import CorralError
 from server.ipc import (
     Answer,
-    Ask,
     Cancel,
     Command,
-    Embed,
     Event,
     Failed,
     Load,
     LoadFailed,
     Loading,
     ModelInfo,
-    Rank,
     Ready,
     Shutdown,
     Step,
-    Submit,
 )
 
 log = logging.getLogger(__name__)
-
-Inbox = SimpleQueue[Sequence | Job | Cancel | Answer | Failed | Shutdown]
-Commands = SimpleQueue[Submit | Ask | Cancel | Shutdown]
 
 CHECK_AFTER_S = 0.5
 """Seconds of idleness before slots and cells are counted."""
@@ -178,9 +171,11 @@ def serve(pipe: Connection, loaded: Loaded) -> None:
     """Say that the model is ready, and answer until told to stop."""
     inbox: Inbox = SimpleQueue()
     commands: Commands = SimpleQueue()
+    preparation = Preparation(loaded.vocabulary, loaded.info, loaded.limits, inbox)
     for target, args in (
         (_receive, (pipe, commands)),
-        (_prepare, (commands, inbox, loaded)),
+        (preparation.read, (commands,)),
+        (preparation.compile, ()),
     ):
         threading.Thread(target=_or_die(target), args=args, daemon=True).start()
     pipe.send(Ready(loaded.info))
@@ -228,35 +223,6 @@ def _receive(pipe: Connection, commands: Commands) -> None:
             os._exit(0)
         assert not isinstance(command, Load), "a worker loads one model in its life"
         commands.put(command)
-
-
-def _prepare(commands: Commands, inbox: Inbox, loaded: Loaded) -> None:
-    """Tokenize and check what comes, beside the engine: a long text takes a while."""
-    vocabulary, info = loaded.vocabulary, loaded.info
-    grammars = Grammars(vocabulary)
-    while True:
-        command = commands.get()
-        try:
-            match command:
-                case Submit(id=id, request=request):
-                    if not info.generates:
-                        what = "ranks documents" if info.ranks else "gives embeddings"
-                        message = f"this model {what}, it does not generate text"
-                        raise InvalidRequest(message, "model")
-                    constraint = grammars.compile(request.grammar) if request.grammar else None
-                    inbox.put(Sequence(id, request, vocabulary, info.n_ctx, constraint))
-                case Ask(id=id, question=question):
-                    if isinstance(question, Embed | Rank):
-                        inbox.put(Job(id, question, vocabulary, loaded.limits))
-                    else:
-                        inbox.put(Answer(id, look_up(question, vocabulary)))
-                case Cancel() | Shutdown():
-                    inbox.put(command)
-                case _:
-                    assert_never(command)
-        except CorralError as error:
-            assert isinstance(command, Submit | Ask)
-            inbox.put(Failed(command.id, error))
 
 
 def _or_die(target: Callable[..., None]) -> Callable[..., None]:
