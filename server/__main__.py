@@ -171,7 +171,8 @@ def _short(count: int) -> str:
 
 def _load(path: Path | None, server: dict[str, object]) -> "Config":
     """The configuration at `path`, or at the default one; ends the process if it is unusable."""
-    from server.config import ConfigError, load
+    from server.config import ConfigError
+    from server.config_file import load
 
     if path is None and not DEFAULT_CONFIG.is_file():
         _fail(

@@ -1,31 +1,25 @@
-"""config.yaml and the environment as frozen pydantic models, made once at start and passed in.
+"""Every setting, as frozen pydantic models that are made once at start and passed in.
 
 Every key has a description, which is also its comment in `config.yaml` (`example.py` writes it).
-Environment variables override the file: `CORRAL_SERVER__PORT=9000`.
+`config_file.py` reads them.
 """
 
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
     NoDecode,
-    PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
@@ -317,112 +311,3 @@ class Config(BaseSettings):
                         f"models.{id}.aliases: {alias!r} is models.{owners[alias]} already"
                     )
         return self
-
-
-class _Environment(EnvSettingsSource):
-    """The environment, whose names have no case; model ids are spelled as the file spells them."""
-
-    def __init__(self, settings_cls: type[BaseSettings], ids: Mapping[str, str]):
-        super().__init__(settings_cls)
-        self._ids = ids
-
-    def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        if isinstance(values.get("models"), dict):
-            models = values["models"].items()
-            values["models"] = {self._ids.get(id.lower(), id): entry for id, entry in models}
-        return values
-
-
-def load(path: Path | None, server: dict[str, object] | None = None) -> Config:
-    """Read the file at `path` (none: environment only); `server` holds command line overrides.
-
-    Relative model paths become relative to the file's folder. Raises ConfigError.
-    """
-    values = _read(path) if path else {}
-    models = values.get("models")
-    known = cast("dict[object, object]", models) if isinstance(models, dict) else {}
-    ids = {str(id).lower(): str(id) for id in known}
-
-    class FileConfig(Config):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            *_: PydanticBaseSettingsSource,
-            **__: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file = InitSettingsSource(settings_cls, values)
-            return (init_settings, _Environment(settings_cls, ids), file)
-
-    _refuse_unknown_variables()
-    try:
-        config = FileConfig.model_validate({"server": server} if server else {})
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(path, error))) from error
-    base = path.parent if path else Path()
-    placed = {
-        id: model.model_copy(update=_placed(model, base)) for id, model in config.models.items()
-    }
-    store = config.server.store
-    if store is not None:
-        store = base / store.expanduser()
-    return Config.model_construct(
-        server=config.server.model_copy(update={"store": store}),
-        models=placed,
-        models_dir=tuple(base / folder.expanduser() for folder in config.models_dir),
-        hf_cache=config.hf_cache,
-        default_model=config.default_model,
-        found=config.found,
-    )
-
-
-def _placed(model: ModelConfig, base: Path) -> dict[str, object]:
-    """The model's files, relative to the folder of the configuration."""
-    template = model.template
-    if template is not None and template.endswith(".jinja"):
-        template = str(base / Path(template).expanduser())
-    return {"path": base / model.path.expanduser(), "template": template}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            values: object = yaml.safe_load(file)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected keys and values, got {values!r:.60}")
-    return cast("dict[str, Any]", values)
-
-
-def _refuse_unknown_variables() -> None:
-    """Catch CORRAL_SERVR__PORT, which pydantic-settings would pass over."""
-    for name in os.environ:
-        prefix, _, rest = name.upper().partition("_")
-        key, nested, _ = rest.lower().partition("__")
-        if prefix == "CORRAL" and nested and key not in Config.model_fields:
-            raise ConfigError(f"environment: unknown key {key} ({name})")
-
-
-def _explain(path: Path | None, error: ValidationError) -> Iterator[str]:
-    """One line for each key at fault, by its full name."""
-    where = path or "environment"
-    for fault in error.errors(include_url=False):
-        key = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        match fault["type"]:
-            case "extra_forbidden":
-                yield f"{where}: unknown key {key}"
-            case "missing":
-                yield f"{where}: {key} is missing"
-            case _ if not key:
-                yield f"{where}: {message}"
-            case _:
-                yield f"{where}: {key}: {message}, got {fault['input']!r:.60}"

@@ -16,8 +16,8 @@ from server.config import (
     FoundConfig,
     ModelConfig,
     ServerConfig,
-    load,
 )
+from server.config_file import load
 from server.sampling import SamplingParams
 
 ROOT = Path(__file__).resolve().parent.parent
