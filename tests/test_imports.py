@@ -8,7 +8,20 @@ import pytest
 
 SERVER = Path(__file__).resolve().parent.parent / "server"
 
-LEAVES = frozenset({"config", "config_file", "sampling", "errors", "estimate", "gguf", "metrics"})
+LEAVES = frozenset(
+    {
+        "config",
+        "config_file",
+        "sampling",
+        "errors",
+        "estimate",
+        "gguf",
+        "layout",
+        "metrics",
+        "offload",
+        "placement",
+    }
+)
 
 OURS = {
     "__init__": frozenset[str](),

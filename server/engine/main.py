@@ -24,7 +24,6 @@ from server.engine.embedder import Embedder
 from server.engine.engine import Engine
 from server.engine.job import Job, Limits
 from server.engine.kv import KVCells
-from server.engine.layout import Layout
 from server.engine.opening import Progress, describe, open_model, plan, probe, warm_up
 from server.engine.preparation import Commands, Inbox, Preparation
 from server.engine.sequence import Sequence
@@ -44,6 +43,7 @@ from server.ipc import (
     Shutdown,
     Step,
 )
+from server.layout import Layout
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ import psutil
 from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Batch
-from server.engine.layout import Layout, choose_flash_attn, choose_layout
-from server.engine.offload import choose_gpu_layers
 from server.engine.vocabulary import Vocabulary
 from server.estimate import KV_BYTES, choose_n_ctx
 from server.ipc import Load, Loading, Message, ModelInfo
+from server.layout import Layout, choose_flash_attn, choose_layout
+from server.offload import choose_gpu_layers
 
 log = logging.getLogger(__name__)
 

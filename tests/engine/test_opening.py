@@ -12,8 +12,8 @@ import pytest
 from server.config import EngineConfig
 from server.engine import llama, opening
 from server.engine.llama import Context, Log, Model, backend
-from server.engine.offload import ALL
 from server.ipc import Load
+from server.offload import ALL
 from tests.engine.test_main import SMALL
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from server.config import EngineConfig
-from server.engine.offload import ALL, COMPUTE_BYTES, MARGIN, choose_gpu_layers
+from server.offload import ALL, COMPUTE_BYTES, MARGIN, choose_gpu_layers
 
 GIB = 2**30
 N_LAYER = 9

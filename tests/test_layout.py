@@ -6,7 +6,7 @@ import pytest
 from pydantic import ByteSize
 
 from server.config import EngineConfig
-from server.engine.layout import (
+from server.layout import (
     Layout,
     choose_flash_attn,
     choose_layout,
