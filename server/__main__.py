@@ -13,6 +13,8 @@ import typer
 from server import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from server.config import Config, ModelConfig
     from server.pool.catalog import Catalog
     from server.pool.pool import ModelPool
@@ -72,8 +74,11 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the models of the configuration."""
+    from server.config_file import load
+
     given = {"host": host, "port": port, "log_level": log_level}
-    settings = _load(config, {key: value for key, value in given.items() if value is not None})
+    overrides: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+    settings = _load(config, overrides)
     _log_to_stderr(settings.server.log_level)
     catalog = _catalog(settings)
     if not catalog.entries:
@@ -82,7 +87,7 @@ def serve(
             EXIT_CONFIG,
         )
     with _listen(settings.server.host, settings.server.port) as listener:
-        _run(settings, catalog, listener)
+        _run(settings, catalog, listener, lambda: load(config or DEFAULT_CONFIG, overrides))
 
 
 @app.command()
@@ -229,8 +234,10 @@ def _listen(host: str, port: int) -> socket.socket:
         _fail(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_FAILED)
 
 
-def _run(config: "Config", catalog: "Catalog", listener: socket.socket) -> None:
-    """Serve until a signal says to stop."""
+def _run(
+    config: "Config", catalog: "Catalog", listener: socket.socket, reread: "Callable[[], Config]"
+) -> None:
+    """Serve until a signal says to stop. `reread` reads the configuration again."""
     import uvicorn
 
     from server.app import create_app
@@ -244,13 +251,14 @@ def _run(config: "Config", catalog: "Catalog", listener: socket.socket) -> None:
                 _announce(config, list(catalog.entries), listener.getsockname()[1])
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            pool.events.close()
             closing = asyncio.create_task(_close_later(pool))
             await super().shutdown(sockets)
             closing.cancel()
 
     pool = ModelPool(config, catalog=catalog)
     try:
-        asgi = create_app(config, pool)
+        asgi = create_app(config, pool, reread)
     except ConfigError as error:
         _fail(str(error), EXIT_CONFIG)
     server = Server(

@@ -71,6 +71,11 @@ def _folders(value: object) -> object:
     return () if value is None else value
 
 
+def _sizes(value: object) -> object:
+    """One size, or several."""
+    return [value] if isinstance(value, str | int) else () if value is None else value
+
+
 OnOff = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_off)]
 
 
@@ -200,6 +205,15 @@ class ModelConfig(_Frozen):
         default=(), description="other names that requests may ask for it by"
     )
     preload: bool = Field(default=False, description="load at start, not at the first request")
+    pinned: bool = Field(
+        default=False, description="never unloaded to make room for another, nor for being idle"
+    )
+    idle_unload_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="seconds without a request after which the model is unloaded; null: as "
+        "pool.idle_unload_s says, 0: never",
+    )
     engine: EngineConfig = Field(
         default=EngineConfig(), description="how llama.cpp holds the model"
     )
@@ -267,6 +281,32 @@ class ServerConfig(_Frozen):
     )
 
 
+class PoolConfig(_Frozen):
+    """Which models are loaded, and for how long."""
+
+    ram_budget: ByteSize | None = Field(
+        default=None,
+        description="memory for all loaded models; null: what is free, less a twentieth of all",
+    )
+    gpu_budget: Annotated[tuple[ByteSize, ...], BeforeValidator(_sizes)] = Field(
+        default=(),
+        description="memory of each GPU for all loaded models, one size or a list; null: what is "
+        "free at start, less a twentieth",
+    )
+    idle_unload_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="seconds without a request after which a model is unloaded; 0: only to make "
+        "room for another",
+    )
+    swap_after_s: float = Field(
+        default=5.0,
+        ge=0,
+        description="seconds for which models in use take new requests while another waits for "
+        "their memory; then they finish what they have and give way",
+    )
+
+
 class Config(BaseSettings):
     """The whole tree. Precedence: command line, environment, file, defaults."""
 
@@ -276,6 +316,9 @@ class Config(BaseSettings):
 
     server: Annotated[ServerConfig, BeforeValidator(_section)] = Field(
         default=ServerConfig(), description="the HTTP side"
+    )
+    pool: Annotated[PoolConfig, BeforeValidator(_section)] = Field(
+        default=PoolConfig(), description="which models are loaded, and for how long"
     )
     models: Annotated[dict[str, ModelConfig], BeforeValidator(_section)] = Field(
         default={}, description="the pool, by the id that clients ask for"

@@ -148,11 +148,18 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class UseThreads:
+    """Compute with so many threads from the next step on."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """End the process."""
 
 
-Command = Load | Submit | Ask | Cancel | Shutdown
+Command = Load | Submit | Ask | Cancel | UseThreads | Shutdown
 
 
 @dataclass(frozen=True, slots=True)

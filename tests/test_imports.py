@@ -19,6 +19,7 @@ LEAVES = frozenset(
         "layout",
         "metrics",
         "offload",
+        "threads",
         "placement",
     }
 )

@@ -15,6 +15,7 @@ from server.engine.batch import Batch
 from server.engine.llama import Context, Log, Logits, Model, NoRoom, backend
 from server.engine.llama.context import KV_TYPES
 from server.errors import EngineError, ModelLoadError
+from server.threads import cores
 
 # One thread: several would spin at llama.cpp's barriers wherever the machine is busy.
 SMALL = EngineConfig(
@@ -479,7 +480,7 @@ CONTEXT_SETTINGS: list[tuple[dict[str, Any], str, object]] = [
     ({"n_batch": 8, "n_ubatch": 512}, "n_ubatch", 8),
     ({"n_threads": 3}, "n_threads", 3),
     ({"n_threads": 3}, "n_threads_batch", 3),
-    ({}, "n_threads", backend.default_threads()),
+    ({}, "n_threads", cores()),
     ({"flash_attn": "auto"}, "flash_attn_type", backend.C.LLAMA_FLASH_ATTN_TYPE_AUTO),
     ({"flash_attn": "on"}, "flash_attn_type", backend.C.LLAMA_FLASH_ATTN_TYPE_ENABLED),
     ({"flash_attn": "off"}, "flash_attn_type", backend.C.LLAMA_FLASH_ATTN_TYPE_DISABLED),
@@ -615,29 +616,6 @@ def test_gpu_memory_counts_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr("llama_cpp._ggml.libggml", ggml)
     assert llama.gpu_memory() == [1001, 1003]
-
-
-@pytest.mark.parametrize(
-    ("cores", "allowed", "threads"),
-    [(None, 4, 1), (1, 4, 1), (12, 24, 12), (12, 3, 3), (12, None, 12)],
-)
-def test_default_threads(
-    cores: int | None, allowed: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def cpu_count(logical: bool) -> int | None:
-        assert not logical
-        return cores
-
-    def affinity(_: int) -> set[int]:
-        assert allowed is not None
-        return set(range(allowed))
-
-    monkeypatch.setattr("psutil.cpu_count", cpu_count)
-    if allowed is None:
-        monkeypatch.delattr("os.sched_getaffinity")
-    else:
-        monkeypatch.setattr("os.sched_getaffinity", affinity)
-    assert backend.default_threads() == threads
 
 
 def test_a_sampler_that_could_not_be_made() -> None:

@@ -5,13 +5,11 @@
 
 import ctypes
 import logging
-import os
 import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Self
 
-import psutil
 from llama_cpp import _ggml
 from llama_cpp import llama_cpp as bindings
 
@@ -92,10 +90,3 @@ def gpu_memory() -> list[int]:
             base.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
             found.append(free.value)
     return found
-
-
-def default_threads() -> int:
-    """One thread for each core that we may use."""
-    cores = psutil.cpu_count(logical=False) or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return max(1, min(cores, allowed))
