@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import platform
+import re
 import subprocess
 import sys
 import zipfile
@@ -257,6 +258,9 @@ def test_the_engine_is_built_once_and_again_when_something_changes(root: Path) -
     assert first.startswith("|-m pip install -v ")
     assert first.endswith(" llama-cpp-python==1.2.3")
     assert "--no-cache-dir --no-binary llama-cpp-python --force-reinstall" in first
+    assert "=cmake.define.LLAVA_BUILD=OFF " in first
+    [included] = re.findall(r"=cmake\.define\.CMAKE_PROJECT_llama_cpp_INCLUDE=(\S+)", first)
+    assert "set(LLAMA_BUILD_COMMON OFF)" in Path(included).read_text()
     assert build(root) == []
     [second] = build(root, GPU="cuda")
     assert second.startswith("-DGGML_CUDA=on|")
