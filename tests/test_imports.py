@@ -12,14 +12,16 @@ LEAVES = frozenset(
     {
         "config",
         "config_file",
-        "sampling",
         "errors",
         "estimate",
+        "filenames",
         "gguf",
         "layout",
         "metrics",
         "offload",
         "placement",
+        "quants",
+        "sampling",
     }
 )
 
