@@ -13,6 +13,8 @@ import typer
 from server import __version__
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from server.config import Config, ModelConfig
     from server.pool.catalog import Catalog
     from server.pool.pool import ModelPool
@@ -43,6 +45,10 @@ EXIT_FAILED, EXIT_CONFIG, EXIT_STOPPED = 1, 2, 130
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="The YAML file.", show_default=str(DEFAULT_CONFIG)),
+]
+
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; one per core if not given.")
 ]
 
 
@@ -88,7 +94,6 @@ def serve(
 @app.command()
 def models(config: ConfigOption = None) -> None:
     """List the models of the configuration and what their files say."""
-    from rich.console import Console
     from rich.table import Table
 
     settings = _load(config, {})
@@ -101,10 +106,7 @@ def models(config: ConfigOption = None) -> None:
     table.add_column("Fault", overflow="fold", style="red")
     for id, model in settings.models.items():
         table.add_row(id, str(model.path), *_facts(model))
-    console = Console()
-    # Nothing is cut off where the reader is another program.
-    console.width = console.width if console.is_terminal else 400
-    console.print(table)
+    _wide_console().print(table)
 
 
 @app.command()
@@ -135,12 +137,69 @@ def pull(
         _fail("stopped; the same command goes on from here", EXIT_STOPPED)
 
 
+@app.command()
+def quantize(
+    source: Annotated[Path, typer.Argument(help="A GGUF, best one of F16, BF16 or F32.")],
+    to: Annotated[str, typer.Option(help="Quants to make, as in Q2_K,Q4_K_M,Q8_0.")],
+    out_dir: Annotated[
+        Path | None, typer.Option(help="Where they go, instead of beside it.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    requantize: Annotated[
+        bool, typer.Option("--requantize", help="Take a source that is quantized already.")
+    ] = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Make quants of a GGUF: NAME.QUANT.gguf."""
+    from rich.console import Console
+
+    from server.commands import quantize as command
+    from server.errors import CorralError
+
+    options = command.Options(out_dir, force, requantize, threads)
+    try:
+        command.run(source, to, options, _wide_console(), Console(stderr=True))
+    except CorralError as error:
+        _fail(error.message, EXIT_FAILED)
+
+
+@app.command()
+def bench_quants(
+    files: Annotated[list[Path], typer.Argument(help="Quants of one model.")],
+    text: Annotated[Path, typer.Option(help="What they are compared on, UTF-8.")],
+    ctx: Annotated[int, typer.Option(min=8, help="Tokens in a piece of it.")] = 512,
+    pieces: Annotated[int, typer.Option(min=0, help="Pieces that are used; 0: all.")] = 16,
+    plot: Annotated[Path | None, typer.Option(help="A picture to draw.")] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Compare quants: size, speed, perplexity, divergence from the largest."""
+    from rich.console import Console
+
+    from server.commands import bench_quants as command
+    from server.errors import CorralError
+
+    options = command.Options(text, ctx, pieces or None, threads, plot)
+    try:
+        command.run(files, options, _wide_console(), Console(stderr=True))
+    except CorralError as error:
+        _fail(error.message, EXIT_FAILED)
+
+
 @app.command("config")
 def print_config() -> None:
     """Print a config.yaml with every key, its default and what it means."""
     from server import example
 
     typer.echo(example.annotated(example.DEMO), nl=False)
+
+
+def _wide_console() -> "Console":
+    """Standard output. Nothing is cut off where the reader is another program."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = console.width if console.is_terminal else 400
+    return console
 
 
 def _facts(model: "ModelConfig") -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
 
 def test_without_a_command_there_is_help() -> None:
     result = corral()
-    for command in ("serve", "models", "pull", "config"):
+    for command in ("serve", "models", "pull", "quantize", "bench-quants", "config"):
         assert command in result.output
 
 
@@ -112,6 +112,34 @@ def test_the_command_line_is_checked_like_the_file(file: Path) -> None:
     result = corral("serve", "--config", str(file), "--port", "70000")
     assert result.exit_code == 2
     assert "server.port: Input should be less than or equal to 65535" in result.stderr
+
+
+def test_quants_are_made_and_compared(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("A horse is a horse, of course, of course, and nobody talks.")
+    options = ("--requantize", "--threads", "1", "--out-dir", str(tmp_path))
+    made = corral("quantize", str(model_path), "--to", "Q4_0", *options)
+    assert made.exit_code == 0
+    path = tmp_path / "SmolLM2-135M-Instruct.Q4_0.gguf"
+    assert str(path) in made.stdout
+    options = ("--ctx", "8", "--pieces", "1", "--threads", "1")
+    compared = corral("bench-quants", str(path), "--text", str(tmp_path / "text"), *options)
+    assert compared.exit_code == 0
+    assert "3 tokens scored" in compared.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("quantize", "gone.gguf", "--to", "Q8_0"), "gone.gguf: No such file or directory"),
+        (("bench-quants", "a.gguf", "--text", "gone.txt"), "gone.txt: No such file or directory"),
+    ],
+)
+def test_a_command_that_fails_ends_with_a_message_and_status_1(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    result = corral(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"corral: {message}\n"
 
 
 def test_a_port_in_use_is_told(file: Path) -> None:

@@ -12,6 +12,7 @@ LEAVES = frozenset(
     {
         "config",
         "config_file",
+        "errands",
         "errors",
         "estimate",
         "filenames",
