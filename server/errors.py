@@ -12,6 +12,7 @@ CorralError
 ├── Unavailable              the model is loading, or the server is stopping
 ├── PullError                a file of the hub that cannot be had, or not all of it
 ├── ModelLoadError           the GGUF cannot be opened; carries llama.cpp's own reason
+├── CommandError             what somebody typed cannot be done
 ├── WorkerDied               the model's process ended while the request ran
 └── EngineError              llama.cpp refused a batch that we believed to be sound
 
@@ -72,6 +73,10 @@ class ModelLoadError(CorralError):
 
 class PullError(CorralError):
     """A model cannot be fetched from the hub."""
+
+
+class CommandError(CorralError):
+    """Why a command cannot go on, in a sentence for whoever typed it."""
 
 
 class WorkerDied(CorralError):

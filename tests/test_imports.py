@@ -36,8 +36,8 @@ OURS = {
     "chat": LEAVES | {"chat", "ipc"},
     "api": LEAVES | {"api", "chat", "pool", "ipc"},
     "app": LEAVES | {"api", "chat", "pool", "ipc"},
-    "commands": LEAVES | {"commands", "pool"},
-    "__main__": LEAVES | {"app", "pool", "example", "commands"},
+    "commands": LEAVES | {"app", "commands", "pool"},
+    "__main__": LEAVES | {"example", "commands"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
 
@@ -48,7 +48,7 @@ THEIRS = {
     "llguidance": ("server.engine.grammar",),
     "fastapi": ("server.app", "server.api"),
     "starlette": ("server.app", "server.api"),
-    "uvicorn": ("server.__main__",),
+    "uvicorn": ("server.commands.serve",),
 }
 """Packages that only these modules, and those inside them, may import."""
 

@@ -12,8 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from server.commands.errand import CommandError, Errand
+from server.commands.console import table
+from server.commands.errand import Errand
 from server.errands import Advance, Measure, Measured
+from server.errors import CommandError
 from server.gguf import Header, read_header
 
 MODULE = "server.engine.measuring"
@@ -107,24 +109,20 @@ def _read(path: Path) -> str:
 def report(rows: Sequence[Row]) -> Table:
     """All rows against the first."""
     first = rows[0]
-    table = Table(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        caption=f"{first.measured.n_scored:,} tokens scored; KL divergence in nats per token from "
-        f"{escape(first.path.name)}, ± standard errors",
-        caption_justify="left",
+    shown = table(
+        f"{first.measured.n_scored:,} tokens scored; KL divergence in nats per token from "
+        f"{escape(first.path.name)}, ± standard errors"
     )
-    table.add_column("File", overflow="fold")
+    shown.add_column("File", overflow="fold")
     for title in (
         "Quant", "Size", "Bits/weight", "Prefill t/s", "Decode t/s", "Perplexity",
         "KL divergence", "Same best token",
     ):  # fmt: skip
-        table.add_column(title, justify="right")
+        shown.add_column(title, justify="right")
     for row in rows:
         it = row.measured
         divergence = f"{it.divergence:.4f} ± {it.divergence_error:.4f}"
-        table.add_row(
+        shown.add_row(
             escape(row.path.name),
             row.header.quant,
             ByteSize(row.header.size_bytes).human_readable(),
@@ -135,4 +133,4 @@ def report(rows: Sequence[Row]) -> Table:
             "" if row is first else divergence,
             "" if row is first else f"{it.same_best:.1%}",
         )
-    return table
+    return shown

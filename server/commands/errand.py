@@ -10,16 +10,12 @@ from multiprocessing.connection import Connection
 from typing import Self, TypeVar
 
 from server.errands import Advance, Measure, Quantize, Refused
-from server.errors import CorralError
+from server.errors import CommandError
 
 R = TypeVar("R")
 
 STOP_S = 5.0
 """Seconds that a process has to end by itself."""
-
-
-class CommandError(CorralError):
-    """Why a command cannot go on, in a sentence for whoever typed it."""
 
 
 class Errand:

@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from server.commands.errand import CommandError, Errand
+from server.commands.console import table
+from server.commands.errand import Errand
 from server.errands import Advance, Quantize, Quantized
-from server.errors import ModelLoadError
+from server.errors import CommandError, ModelLoadError
 from server.filenames import family_of, part_of
 from server.gguf import Header, read_header
 from server.quants import ALIASES, NAMES
@@ -178,16 +179,16 @@ class _Bar:
 
 def report(jobs: Sequence[Quantize], plans: Sequence[Quantized]) -> Table:
     """The files made, and what of them is of another type than it should be."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("File", overflow="fold")
-    table.add_column("Size", justify="right")
-    table.add_column("Bits/weight", justify="right")
-    table.add_column("Other types than wanted", overflow="fold")
+    shown = table()
+    shown.add_column("File", overflow="fold")
+    shown.add_column("Size", justify="right")
+    shown.add_column("Bits/weight", justify="right")
+    shown.add_column("Other types than wanted", overflow="fold")
     for job, plan in zip(jobs, plans, strict=True):
         path = Path(job.target)
         size = _size(path.stat().st_size)
-        table.add_row(escape(str(path)), size, f"{plan.bits_per_weight:.2f}", _fallbacks(plan))
-    return table
+        shown.add_row(escape(str(path)), size, f"{plan.bits_per_weight:.2f}", _fallbacks(plan))
+    return shown
 
 
 def _fallbacks(plan: Quantized) -> str:

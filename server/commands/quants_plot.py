@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from server.commands.bench_quants import Row
-from server.commands.errand import CommandError
+from server.errors import CommandError
 
 
 class Axes(Protocol):

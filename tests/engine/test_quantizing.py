@@ -7,8 +7,9 @@ from pathlib import Path
 import gguf
 import pytest
 
-from server.commands.errand import CommandError, Errand
+from server.commands.errand import Errand
 from server.errands import Advance, Quantize, Quantized
+from server.errors import CommandError
 from server.gguf import read_header
 from server.quants import ALIASES, NAMES
 
