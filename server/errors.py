@@ -13,6 +13,7 @@ CorralError
 ├── Busy                     what is asked for would end requests that run
 ├── PullError                a file of the hub that cannot be had, or not all of it
 ├── ModelLoadError           the GGUF cannot be opened; carries llama.cpp's own reason
+├── CommandError             what somebody typed cannot be done
 ├── WorkerDied               the model's process ended while the request ran
 └── EngineError              llama.cpp refused a batch that we believed to be sound
 
@@ -77,6 +78,10 @@ class ModelLoadError(CorralError):
 
 class PullError(CorralError):
     """A model cannot be fetched from the hub."""
+
+
+class CommandError(CorralError):
+    """Why a command cannot go on, in a sentence for whoever typed it."""
 
 
 class WorkerDied(CorralError):

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from server.config import Config, ConfigError, ModelConfig
 from server.errors import ModelLoadError, ModelNotFound
+from server.filenames import quant_in
 from server.gguf import Header
 from server.pool import scan
 from server.pool.cache_folder import cache_folder
 from server.pool.header_cache import HeaderCache
-from server.pool.names import Names, quant_in
+from server.pool.names import Names
 from server.pool.scan import Found
 
 log = logging.getLogger(__name__)
