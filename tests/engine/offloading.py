@@ -1,5 +1,6 @@
 """A process that opens models as it is told. In ours, RPC servers would stay known for good."""
 
+import ctypes
 import pickle
 import subprocess
 import sys
@@ -59,10 +60,18 @@ def _open(wanted: Wanted, log: llama.Log, pids: Sequence[int]) -> Opened | str:
             with llama.Context(model, config, layout.n_ctx, layout.n_cells) as context:
                 tokens = _greedy(context, list(wanted.prompt))
                 processes = [psutil.Process(pid) for pid in (psutil.Process().pid, *pids)]
+                _give_back()
                 resident = tuple(process.memory_info().rss for process in processes)
                 return Opened(dict(model.memory), resident, model.n_gpu_layers, tokens)
     except CorralError as error:
         return error.message
+
+
+def _give_back() -> None:
+    """What was freed on the way belongs to nobody, but may still be resident."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _greedy(context: llama.Context, tokens: list[int], n: int = 12) -> tuple[int, ...]:

@@ -103,13 +103,13 @@ def test_each_layer_moves_with_its_cells(
 def test_the_processes_grow_and_shrink_by_it(
     by_layers: dict[object, Opened], weights: dict[str, int]
 ) -> None:
-    """What the operating system says. Cells of an empty context may not be resident."""
-    moved = sum(weights[f"blk.{30 - i}"] for i in range(1, 30))
-    ours = by_layers[0].resident[0] - by_layers["all"].resident[0]
-    theirs = by_layers["all"].resident[1] - by_layers[0].resident[1]
-    assert moved * 0.8 < ours < moved * 1.7
-    # A tensor on its way to a server is there twice.
-    assert moved < theirs < by_layers["all"].memory["RPC0"] + 2 * weights["token_embd"]
+    """What the operating system says, which knows nothing of buffers."""
+    moved = last(20 - 1, weights)
+    ours = by_layers[1].resident[0] - by_layers[20].resident[0]
+    theirs = by_layers[20].resident[1] - by_layers[1].resident[1]
+    assert ours == pytest.approx(moved, rel=0.25)
+    # A server keeps some of the room in which tensors arrived.
+    assert 0.75 * moved < theirs < moved + 2 * weights["token_embd"]
 
 
 def test_answers_stay_the_same(by_layers: dict[object, Opened]) -> None:
@@ -173,13 +173,15 @@ def test_experts_stay_here(lenders: list[Lender], tmp_path: Path) -> None:
         {"n_gpu_layers": 0, "override_tensors": ("ffn_up_exps=RPC0",)},
         # The first that fits counts: the experts of layer 0 go back to the device.
         {**everything, "n_cpu_moe": "all", "override_tensors": (rf"blk\.0\.={by_type}",)},
+        {"n_gpu_layers": "auto"},
     ]
     one_device = settings(lenders, devices=("RPC0",))
     wanted = [
         Wanted(path, one_device.model_copy(update=placement), MIXTRAL_PROMPT)
         for placement in placements
     ]
-    none, all_, one, three, cpu, single, up, back = results(wanted, lenders[:1])
+    found = results(wanted, lenders[:1])
+    none, all_, one, three, cpu, single, up, back, auto = found
 
     def moved(before: Opened, after: Opened) -> float:
         """Weights that the second has on the device and the first has not, in layers' experts."""
@@ -193,7 +195,9 @@ def test_experts_stay_here(lenders: list[Lender], tmp_path: Path) -> None:
     assert moved(single, all_) == pytest.approx(2 / 3, abs=0.15)
     assert moved(none, up) == pytest.approx(N_LAYER / 3, abs=0.15)
     assert moved(cpu, back) == pytest.approx(1, abs=0.15)
-    assert len({result.tokens for result in (none, all_, one, three, cpu, single, up, back)}) == 1
+    assert auto.memory == all_.memory
+    assert auto.n_gpu_layers == N_LAYER + 1
+    assert len({result.tokens for result in found}) == 1
 
 
 def test_a_server_that_goes_away_takes_the_worker_along(
