@@ -253,7 +253,9 @@ def build(root: Path, **environ: str) -> list[str]:
     return calls(root)
 
 
-def test_the_engine_is_built_once_and_again_when_something_changes(root: Path) -> None:
+def test_the_engine_is_built_once_and_again_when_something_changes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     [first] = build(root)
     assert first.startswith(f"{ALWAYS}|-m pip install -v ")
     assert first.endswith(" llama-cpp-python==1.2.3")
@@ -269,6 +271,10 @@ def test_the_engine_is_built_once_and_again_when_something_changes(root: Path) -
     (root / "pyproject.toml").write_text(PYPROJECT.replace("1.2.3", "1.2.4"))
     [fifth] = build(root)
     assert fifth.endswith("==1.2.4")
+    monkeypatch.setattr(compiler, "ALWAYS", "-DB=1")
+    [sixth] = build(root)
+    assert sixth.startswith("-DB=1 -DA=1|")
+    assert build(root) == []
 
 
 def test_a_build_that_failed_leaves_the_one_before(root: Path) -> None:
