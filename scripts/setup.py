@@ -81,7 +81,7 @@ def build_engine(root: Path, venv: Path, environ: Mapping[str, str]) -> None:
     built = read_stamp(stamp)
     pin = pinned(root / "pyproject.toml")
     wanted = compiler.settings(environ, built.get("settings", {}))
-    done = {"pin": pin, "settings": wanted}
+    done = {"pin": pin, "settings": wanted, "always": compiler.ALWAYS}
     if built == done:
         return
     compiler.compiler("CC", wanted)

@@ -148,6 +148,32 @@ def bench_quants(
         command.run(files, options, out(), err())
 
 
+@app.command("rpc-server")
+def rpc_server(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; whoever can reach it can use it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 50052,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="A device to lend, may be repeated. None: all GPUs, or the CPU."),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(help="Threads, where the CPU is lent; 0: one per core.", min=0)
+    ] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps weights, to be sent once only.")
+    ] = None,
+) -> None:
+    """Lend this machine's GPUs to a Corral elsewhere, which has it in engine.rpc_servers."""
+    from server.commands import rpc_server as command
+
+    try:
+        command.run(host, port, threads, cache, tuple(device or ()))
+    except OSError as error:
+        _fail(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_FAILED)
+
+
 @app.command("config")
 def print_config() -> None:
     """Print a config.yaml with every key, its default and what it means."""

@@ -5,10 +5,13 @@ Every key has a description, which is also its comment in `config.yaml` (`exampl
 """
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -76,6 +79,28 @@ def _sizes(value: object) -> object:
     return [value] if isinstance(value, str | int) else () if value is None else value
 
 
+def _one_or_several(value: object) -> object:
+    """A bare name stands for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _pairs(value: object) -> object:
+    """A mapping, or one line, as a list of `key=value`."""
+    if isinstance(value, Mapping):
+        return tuple(f"{key}={target}" for key, target in cast("_Mapping", value).items())
+    return _one_or_several(value)
+
+
+def _host_port(value: str) -> str:
+    """llama.cpp cuts at the first colon, and aborts over what is no number."""
+    host, _, port = value.partition(":")
+    if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(f"{value!r} is not host:port")
+    return value
+
+
+_Mapping = Mapping[object, object]
+RpcServer = Annotated[str, AfterValidator(_host_port)]
 OnOff = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_off)]
 
 
@@ -145,8 +170,13 @@ class EngineConfig(_Frozen):
     )
     mmap: bool = Field(default=True, description="map the file instead of reading it")
     mlock: bool = Field(default=False, description="keep the weights from being swapped out")
-    n_gpu_layers: int | Literal["auto", "all"] = Field(
+    n_gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = Field(
         default="auto", description="layers on the GPU: a number, all, or auto (what fits)"
+    )
+    devices: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] = Field(
+        default=(),
+        description="llama.cpp's names of the GPUs to use, in this order, such as CUDA0; "
+        "[]: all of them, none: the CPU alone",
     )
     main_gpu: int = Field(default=0, ge=0, description="the GPU that split_mode none uses")
     split_mode: Literal["none", "layer", "row"] = Field(
@@ -154,10 +184,28 @@ class EngineConfig(_Frozen):
         description="how several GPUs share a model: by layer, by row, or none of it",
     )
     tensor_split: tuple[float, ...] = Field(
-        default=(), description="share of the model for each GPU; null: by free memory"
+        default=(), description="share of the model for each GPU; []: by free memory"
     )
-    offload_kqv: bool = Field(
+    n_cpu_moe: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        default=0,
+        description="mixtures of experts: of how many layers, from the first on, the experts stay "
+        "in RAM; or all",
+    )
+    override_tensors: Annotated[tuple[str, ...], BeforeValidator(_pairs)] = Field(
+        default=(),
+        description="where single tensors go: regex=buffer type, the regex as C++ has it and "
+        "found anywhere in the tensor's name; the first that fits counts; a list, or a mapping",
+    )
+    kv_offload: bool = Field(
         default=True, description="keep the KV cells of offloaded layers on the GPU"
+    )
+    op_offload: bool = Field(
+        default=True, description="let the GPU compute large batches for layers that are in RAM"
+    )
+    rpc_servers: Annotated[tuple[RpcServer, ...], BeforeValidator(_one_or_several)] = Field(
+        default=(),
+        description="other machines' GPUs, as host:port of an rpc-server of the same llama.cpp; "
+        "trusted networks only, for it knows no passwords",
     )
     rope_scaling: Literal["none", "linear", "yarn", "longrope"] | None = Field(
         default=None,
@@ -192,6 +240,25 @@ class EngineConfig(_Frozen):
     def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if value and (min(value) < 0 or sum(value) <= 0):
             raise ValueError("shares must not be negative, and not all 0")
+        return value
+
+    @field_validator("devices", "rpc_servers")
+    @classmethod
+    def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name in value if value.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is named twice")
+        if "none" in value and len(value) > 1:
+            raise ValueError("none stands alone")
+        return value
+
+    @field_validator("override_tensors")
+    @classmethod
+    def _both_sides(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            pattern, _, target = pair.rpartition("=")
+            if not pattern or not target:
+                raise ValueError(f"{pair!r} is not regex=buffer type")
         return value
 
 

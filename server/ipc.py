@@ -191,6 +191,8 @@ class ModelInfo:
     """Dimensions of an embedding."""
     pooling: str = ""
     """How an embedding comes of the tokens' vectors: mean, cls or last; rank: it is a score."""
+    memory: tuple[tuple[str, int], ...] = ()
+    """Bytes of weights, cells and buffers on each device, the CPU (with a mapped file) first."""
 
 
 @dataclass(frozen=True, slots=True)

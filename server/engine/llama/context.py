@@ -125,7 +125,8 @@ def common_params(config: EngineConfig) -> Any:
     params = C.llama_context_default_params()
     params.n_threads = params.n_threads_batch = config.n_threads or cores()
     params.flash_attn_type = FLASH_ATTN[config.flash_attn]
-    params.offload_kqv = config.offload_kqv
+    params.offload_kqv = config.kv_offload
+    params.op_offload = config.op_offload
     params.rope_scaling_type = ROPE_SCALING[config.rope_scaling]
     params.rope_freq_base = config.rope_freq_base
     params.rope_freq_scale = config.rope_freq_scale
