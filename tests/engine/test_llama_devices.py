@@ -79,11 +79,11 @@ def opened(monkeypatch: pytest.MonkeyPatch, *found: Device, **settings: Any) -> 
 def test_what_a_model_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     given = opened(monkeypatch, CUDA0, PROCESSOR, REMOTE)
     assert given.free == [10, 7]
-    assert list(given.list) == [3, 2, None]
+    assert list(given.pointers) == [3, 2, None]
     assert next(iter(given.buffer_types)) == "CPU"
     assert given.buffer_types == {"CPU": 11, "RPC0": 13, "RPC0[a:1]": 13, "CUDA0": 12}
     alone = opened(monkeypatch, CUDA0, PROCESSOR, REMOTE, devices=("none",))
-    assert (alone.free, list(alone.list), list(alone.buffer_types)) == ([], [None], ["CPU"])
+    assert (alone.free, list(alone.pointers), list(alone.buffer_types)) == ([], [None], ["CPU"])
 
 
 def test_a_share_for_each_device_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

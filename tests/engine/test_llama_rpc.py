@@ -109,6 +109,25 @@ def test_a_build_without_rpc(monkeypatch: pytest.MonkeyPatch) -> None:
             attempt()
 
 
+def test_what_a_server_is_started_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def start(endpoint: bytes, cache: bytes | None, n_threads: int, n: int, devices: Any) -> None:
+        seen.append((endpoint, cache, n_threads, n, list(devices)))
+
+    def function(_: int) -> Any:
+        return start
+
+    def address(_: str) -> int:
+        return 1
+
+    monkeypatch.setattr(rpc, "START_SERVER", function)
+    monkeypatch.setattr(rpc, "_address", address)
+    rpc.serve("h:1", [7, 8], 3, "dossier é")
+    rpc.serve("h:1", [7], 1, None)
+    assert seen == [(b"h:1", "dossier é".encode(), 3, 2, [7, 8]), (b"h:1", None, 1, 1, [7])]
+
+
 @needs_rpc
 def test_a_server_without_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_registry(_: bytes) -> None:

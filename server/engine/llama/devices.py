@@ -141,10 +141,10 @@ class Devices:
         return [device.free for device in self.chosen]
 
     @property
-    def list(self) -> Any:
+    def pointers(self) -> Any:
         """The devices as llama_model_params wants them: to be kept while the model is loaded."""
-        pointers = [device.pointer for device in self.chosen]
-        return (ctypes.c_void_p * (len(pointers) + 1))(*pointers, None)
+        chosen = [device.pointer for device in self.chosen]
+        return (ctypes.c_void_p * (len(chosen) + 1))(*chosen, None)
 
     @property
     def buffer_types(self) -> dict[str, int]:

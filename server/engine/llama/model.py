@@ -39,7 +39,7 @@ class Settings:
         params.main_gpu = config.main_gpu
         params.load_mode = LOAD_MODES[config.mmap, config.mlock]
         params.use_extra_bufts = config.use_extra_bufts
-        self._devices = devices.list
+        self._devices = devices.pointers
         params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
         self._overrides = overrides(config, devices.buffer_types)
         if self._overrides is not None:
