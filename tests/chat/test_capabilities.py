@@ -16,6 +16,7 @@ def test_a_template_that_shows_everything() -> None:
         several_calls=True,
         results=True,
         arguments="object",
+        rows=True,
         wants_null=False,
     )
 
@@ -29,6 +30,7 @@ def test_a_template_that_shows_users_only() -> None:
         several_calls=False,
         results=False,
         arguments="object",
+        rows=False,
         wants_null=False,
     )
 
