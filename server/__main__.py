@@ -1,4 +1,4 @@
-"""The CLI `corral`: serve, models, pull, config. What a command needs is imported when it runs."""
+"""The CLI `corral`: its commands. What one needs is imported when it runs."""
 
 import asyncio
 import logging
@@ -105,6 +105,29 @@ def models(config: ConfigOption = None) -> None:
     # Nothing is cut off where the reader is another program.
     console.width = console.width if console.is_terminal else 400
     console.print(table)
+
+
+@app.command()
+def template(
+    model: Annotated[str, typer.Argument(help="A model of the configuration, or a GGUF file.")],
+    chat_template: Annotated[
+        str | None, typer.Option(help="As a request would ask for it: a name of templates/.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show which chat template a model gets, and why; the model is not loaded."""
+    from server.commands import template as command
+    from server.errors import CorralError
+
+    try:
+        if (path := Path(model)).suffix == ".gguf" and path.is_file():
+            command.run(path, None, chat_template, typer.echo)
+            return
+        catalog = _catalog(_load(config, {}))
+        found = catalog.models[catalog.resolve(model)]
+        command.run(found.path, found.template, chat_template, typer.echo)
+    except CorralError as error:
+        _fail(str(error), EXIT_FAILED)
 
 
 @app.command()

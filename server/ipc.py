@@ -184,6 +184,13 @@ class ModelInfo:
     """Dimensions of an embedding."""
     pooling: str = ""
     """How an embedding comes of the tokens' vectors: mean, cls or last; rank: it is a score."""
+    name: str = ""
+    """What the GGUF calls the model."""
+    architecture: str = ""
+    tool_template: str | None = None
+    """The chat template for conversations with tools, where there are two."""
+    ends: tuple[str, ...] = ()
+    """Texts of the tokens that end a generation; empty where they are not known."""
 
 
 @dataclass(frozen=True, slots=True)

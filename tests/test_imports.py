@@ -33,7 +33,7 @@ OURS = {
     "chat": LEAVES | {"chat", "ipc"},
     "api": LEAVES | {"api", "chat", "pool", "ipc"},
     "app": LEAVES | {"api", "chat", "pool", "ipc"},
-    "commands": LEAVES | {"commands", "pool"},
+    "commands": LEAVES | {"commands", "chat", "pool"},
     "__main__": LEAVES | {"app", "pool", "example", "commands"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""

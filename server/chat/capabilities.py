@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, cast
 
 from server.chat.template import Template, render
@@ -59,7 +58,6 @@ def calling(*calls: Message, content: str | None = "") -> Message:
     return {"role": "assistant", "content": content, "tool_calls": list(calls)}
 
 
-@lru_cache(maxsize=64)
 def probe(template: Template, bos: str, eos: str) -> Capabilities:
     """Try what the template does with each kind of message."""
 

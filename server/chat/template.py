@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple, NoReturn, cast
 
@@ -50,7 +49,6 @@ class Template:
     compiled: jinja2.Template
 
 
-@lru_cache(maxsize=64)
 def compile_template(source: str) -> Template:
     """Compile `source`. Raises InvalidRequest with jinja2's reason and line."""
     if len(source) > MAX_SOURCE:

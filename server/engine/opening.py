@@ -111,6 +111,10 @@ def describe(
         ranks=model.ranks,
         n_embd=model.n_embd,
         pooling=model.pooling,
+        name=model.metadata("general.name") or "",
+        architecture=model.metadata("general.architecture") or "",
+        tool_template=model.tool_template,
+        ends=tuple(filter(None, map(vocabulary.raw.text, vocabulary.ends.tolist()))),
     )
 
 

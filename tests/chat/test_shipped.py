@@ -8,7 +8,8 @@ from typing import NamedTuple, TypedDict, cast
 
 import pytest
 
-from server.chat.format import PACKAGE, chat_format
+from server.chat.choice import PACKAGE
+from server.chat.format import chat_format
 from server.config import ModelConfig
 from tests.api.scripted import INFO
 
@@ -119,7 +120,8 @@ def alpaca(gap: str) -> Mixed:
 
 def blocks(form: str, end: str, start: str = "", named: str = "system user assistant") -> Mixed:
     """Of a template that writes every message in the same way, wherever it stands."""
-    roles = dict(zip(("system", "user", "assistant"), named.split(), strict=True))
+    told = ["system", "user", "assistant"]
+    roles = dict(zip(told, named.split(), strict=True))
 
     def text(messages: list[dict[str, object]]) -> str:
         parts = (form.format(roles[str(m["role"])], m["content"]) for m in messages)
