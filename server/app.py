@@ -1,7 +1,9 @@
 """create_app: builds and connects everything on the HTTP side."""
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
@@ -12,9 +14,13 @@ from server.api.deps import Services
 from server.api.envelope import Envelope
 from server.api.openai.responses.runs import Runs
 from server.api.openai.responses.store import ResponseStore
+from server.chat.format import chat_format
 from server.config import Config
+from server.errors import CorralError, InvalidRequest
 from server.metrics import Metrics
 from server.pool.pool import ModelPool
+
+log = logging.getLogger(__name__)
 
 
 def create_app(config: Config, pool: ModelPool) -> FastAPI:
@@ -29,9 +35,12 @@ def create_app(config: Config, pool: ModelPool) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await runs.start()
         await pool.start()
+        preloaded = [id for id, model in pool.models.items() if model.preload]
+        telling = asyncio.gather(*(_tell_template(pool, id) for id in preloaded))
         try:
             yield
         finally:
+            telling.cancel()
             await runs.close()
             await pool.close()
 
@@ -53,3 +62,15 @@ def create_app(config: Config, pool: ModelPool) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(Envelope, metrics=metrics)
     return app
+
+
+async def _tell_template(pool: ModelPool, id: str) -> None:
+    """Log which template a model has once it is loaded. Others are told of when first asked."""
+    with suppress(CorralError):
+        worker = await pool.worker(id)
+        if not worker.info.generates:
+            return
+        try:
+            chat_format(worker.config, worker.info)
+        except InvalidRequest as error:
+            log.warning("%s: no chat: %s", id, error)

@@ -1,7 +1,9 @@
 """The templates of templates/: against transformers, against a model card, and where roles mix."""
 # ruff: noqa: RUF001  (DeepSeek's tokens have wide bars)
 
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict, cast
@@ -9,6 +11,7 @@ from typing import NamedTuple, TypedDict, cast
 import pytest
 
 from server.chat.choice import PACKAGE
+from server.chat.families import SHIPPED
 from server.chat.format import chat_format
 from server.config import ModelConfig
 from tests.api.scripted import INFO
@@ -259,3 +262,15 @@ def test_as_the_model_card_has_it(name: str) -> None:
 def test_content_may_be_null(name: str) -> None:
     messages: list[dict[str, object]] = [{"role": "assistant", "content": None}]
     assert "None" not in rendered(name, [*said("user: A"), *messages])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_documentation_shows_what_is_written(name: str) -> None:
+    page = (PACKAGE.parent / "docs" / "templates.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    text, stops = re.split(r" (?<!\\)\| ", row.removesuffix(" |"))[1:]
+    written = text.removeprefix("<code>").removesuffix("</code>").replace("\\|", "|")
+    shown = html.unescape(written).replace("⏎", "\n")
+    assert shown == rendered(name, said("user: A", "assistant: B", "user: C"))
+    told = stops.replace("\\|", "|")
+    assert told == (", ".join(f"`{stop}`" for stop in SHIPPED[name].stops) or "none")

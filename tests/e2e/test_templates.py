@@ -8,6 +8,7 @@ import pytest
 from openai import OpenAI
 
 from tests.e2e.asking import MODEL, user
+from tests.e2e.conftest import Lone
 from tests.e2e.process import ANSWER_S, N_THREADS, serving, until_ready, write_config
 
 ASK = {"messages": user("How is Bonn?"), "temperature": 0, "max_tokens": 24}
@@ -18,16 +19,16 @@ ALPACA = (
 
 
 @pytest.fixture(scope="module")
-def vicuna(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[httpx.Client]:
+def gemma(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Lone]:
     """A server whose only model has a template by configuration that its tokens do not fit."""
     engine = {"n_ctx": 512, "n_slots": 2, "n_threads": N_THREADS}
-    model = {"path": str(model_path), "preload": True, "template": "llama-2", "engine": engine}
+    model = {"path": str(model_path), "preload": True, "template": "gemma", "engine": engine}
     config = write_config(tmp_path_factory.mktemp("templates"), {MODEL: model})
     with serving(config) as corral:
         url = corral.wait_until_it_listens()
         with httpx.Client(base_url=url, timeout=ANSWER_S) as http:
             until_ready(http)
-            yield http
+            yield Lone(corral, url, http)
 
 
 def test_by_request(http: httpx.Client) -> None:
@@ -41,7 +42,7 @@ def test_by_request(http: httpx.Client) -> None:
     completion = {"model": MODEL, "prompt": ALPACA, "temperature": 0, "max_tokens": 24}
     plain = http.post("/v1/completions", json={**completion, "stop": told["stop"]}).json()
     assert chat["choices"][0]["message"]["content"] == plain["choices"][0]["text"]
-    assert chat["usage"] == plain["usage"]
+    assert chat["usage"]["prompt_tokens"] == plain["usage"]["prompt_tokens"]
 
 
 def test_the_sdk(sdk: OpenAI) -> None:
@@ -69,11 +70,18 @@ def test_stop_strings_of_the_template_do_not_show(http: httpx.Client) -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Fine.\n", "stop")
 
 
-def test_by_configuration(vicuna: httpx.Client) -> None:
-    told = vicuna.post("/apply-template", json=ASK).json()
-    assert told["template"]["name"] == "llama-2"
-    assert told["prompt"] == "<|im_start|>[INST] How is Bonn? [/INST]"
-    assert told["stop"] == ["</s>", "[INST]"]
+def test_by_configuration(gemma: Lone) -> None:
+    told = gemma.http.post("/apply-template", json=ASK).json()
+    assert told["template"]["name"] == "gemma"
+    assert told["prompt"] == (
+        "<|im_start|><start_of_turn>user\nHow is Bonn?<end_of_turn>\n<start_of_turn>model\n"
+    )
+    assert told["stop"] == ["<end_of_turn>", "<start_of_turn>"]
+
+
+def test_a_warning_at_the_start(gemma: Lone) -> None:
+    told = gemma.corral.log.wait_for(r"ends answers with '<end_of_turn>'.*", ANSWER_S)
+    assert told and "ends a generation begins (<|endoftext|>, <|im_end|>" in told
 
 
 def test_jinja_is_off(http: httpx.Client) -> None:
