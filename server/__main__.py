@@ -83,6 +83,24 @@ def models(
 
 
 @app.command()
+def template(
+    model: Annotated[str, typer.Argument(help="A model of the configuration, or a GGUF file.")],
+    chat_template: Annotated[
+        str | None, typer.Option(help="As a request would ask for it: a name of templates/.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show which chat template a model gets, and why; the model is not loaded."""
+    from server.commands import template as command
+
+    with _told():
+        if (path := Path(model)).suffix == ".gguf" and path.is_file():
+            command.run(path, None, chat_template, typer.echo)
+        else:
+            command.run_by_name(_load(config, {}), model, chat_template, typer.echo)
+
+
+@app.command()
 def pull(
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub, or OWNER/NAME:QUANT.")],
     wanted: Annotated[
@@ -199,12 +217,14 @@ def _load(path: Path | None, server: dict[str, object]) -> "Config":
 def _told() -> Generator[None]:
     """End the process with a message where a command cannot go on."""
     from server.config import ConfigError
-    from server.errors import CorralError
+    from server.errors import CommandError, CorralError
 
     try:
         yield
     except ConfigError as error:
         _fail(str(error), EXIT_CONFIG)
+    except CommandError as error:
+        _fail(str(error), EXIT_FAILED)
     except CorralError as error:
         _fail(error.message, EXIT_FAILED)
 

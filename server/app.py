@@ -1,5 +1,7 @@
 """create_app: builds and connects everything on the HTTP side."""
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,9 +15,14 @@ from server.api.deps import Services
 from server.api.envelope import Envelope
 from server.api.openai.responses.runs import Runs
 from server.api.openai.responses.store import ResponseStore
+from server.chat.format import chat_format
 from server.config import Config
+from server.errors import InvalidRequest
 from server.metrics import Metrics
+from server.pool.events import StateChanged
 from server.pool.pool import ModelPool
+
+log = logging.getLogger(__name__)
 
 
 def create_app(
@@ -34,11 +41,13 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await runs.start()
+        telling = asyncio.create_task(_tell_templates(pool))
         await pool.start()
         try:
             with reloading_at_hangup(services):
                 yield
         finally:
+            telling.cancel()
             await runs.close()
             await pool.close()
 
@@ -59,3 +68,18 @@ def create_app(
     # The last one added is the outermost.
     app.add_middleware(Envelope, metrics=metrics)
     return app
+
+
+async def _tell_templates(pool: ModelPool) -> None:
+    """Log, of each model as it is loaded, what is wrong with its chat template."""
+    listener = pool.events.listen()
+    while (event := await listener.next()) is not None:
+        if not isinstance(event, StateChanged) or event.state != "ready":
+            continue
+        worker = pool.serving(event.model)
+        if worker is None or not worker.info.generates:
+            continue
+        try:
+            chat_format(worker.config, worker.info)
+        except InvalidRequest as error:
+            log.warning("%s: no chat: %s", event.model, error)

@@ -289,7 +289,8 @@ class ModelConfig(_Frozen):
     )
     template: str | None = Field(
         default=None,
-        description="chat template: a name of templates/ or a .jinja file; null: the GGUF's own",
+        description="chat template: a name of templates/ or a .jinja file; null: the GGUF's own, "
+        "else that of the model's family",
     )
     dialect: DialectName | None = Field(
         default=None,
@@ -324,6 +325,11 @@ class ServerConfig(_Frozen):
         default="warn",
         description="request fields that are not served: warn (header x-corral-ignored and a log "
         "line), strict (400) or lax (ignored)",
+    )
+    client_templates: bool = Field(
+        default=False,
+        description="let requests bring chat templates of their own, as jinja in chat_template; "
+        "names of templates/ are always allowed",
     )
     max_body: ByteSize = Field(default=ByteSize(16 * 2**20), description="largest request body")
     load_wait_s: float = Field(

@@ -13,12 +13,15 @@ CorralError
 ├── Busy                     what is asked for would end requests that run
 ├── PullError                a file of the hub that cannot be had, or not all of it
 ├── ModelLoadError           the GGUF cannot be opened; carries llama.cpp's own reason
-├── CommandError             what somebody typed cannot be done
 ├── WorkerDied               the model's process ended while the request ran
 └── EngineError              llama.cpp refused a batch that we believed to be sound
 
 Errors cross from the worker to the API process by pickle, hence the plain attributes.
 """
+
+
+class CommandError(Exception):
+    """Why a command cannot go on, in a sentence for whoever typed it. No client sees it."""
 
 
 class CorralError(Exception):
@@ -78,10 +81,6 @@ class ModelLoadError(CorralError):
 
 class PullError(CorralError):
     """A model cannot be fetched from the hub."""
-
-
-class CommandError(CorralError):
-    """Why a command cannot go on, in a sentence for whoever typed it."""
 
 
 class WorkerDied(CorralError):

@@ -72,6 +72,8 @@ class Header:
     size_bytes: int
     template: str | None
     """The chat template, in jinja."""
+    tool_template: str | None = None
+    """The chat template for conversations with tools, where there are two."""
 
     @property
     def bits_per_weight(self) -> float:
@@ -98,7 +100,6 @@ def read_header(path: Path) -> Header:
     values = first.values
     parts = [first, *map(_read_part, _siblings(path, _integer(values, "split.count")))]
     architecture = str(values.get("general.architecture", "unknown"))
-    template = values.get("tokenizer.chat_template")
     n_embd_k, n_embd_v = _cell(values, architecture)
     return Header(
         kind=_kind(values, architecture),
@@ -114,8 +115,18 @@ def read_header(path: Path) -> Header:
         n_ctx_train=_integer(values, f"{architecture}.context_length"),
         n_params=sum(part.n_params for part in parts),
         size_bytes=sum(part.size_bytes for part in parts),
-        template=template if isinstance(template, str) else None,
+        template=_text(values, "tokenizer.chat_template"),
+        tool_template=_text(values, "tokenizer.chat_template.tool_use"),
     )
+
+
+def read_ends(path: Path) -> tuple[str, str]:
+    """The texts of BOS and EOS, empty where a model has none. Raises ModelLoadError."""
+    texts: list[str] = []
+    values = _read_part(path, texts).values
+    ids = (values.get(f"tokenizer.ggml.{end}_token_id") for end in ("bos", "eos"))
+    bos, eos = (texts[id] if isinstance(id, int) and id < len(texts) else "" for id in ids)
+    return bos, eos
 
 
 def _kind(values: Mapping[str, Value], architecture: str) -> Kind:
@@ -160,6 +171,11 @@ def _siblings(path: Path, count: int) -> list[Path]:
     return [path.with_name(part_name(part.stem, i, count)) for i in range(2, count + 1)]
 
 
+def _text(values: Mapping[str, Value], key: str) -> str | None:
+    value = values.get(key)
+    return value if isinstance(value, str) else None
+
+
 def _integer(values: Mapping[str, Value], key: str) -> int:
     value = values.get(key)
     return value if isinstance(value, int) else 0
@@ -174,13 +190,14 @@ def _quant(file_type: Value | None) -> str:
         return "unknown"
 
 
-def _read_part(path: Path) -> _Part:
+def _read_part(path: Path, tokens: list[str] | None = None) -> _Part:
+    """Read one file; the texts of its tokens are added to `tokens`."""
     try:
         with path.open("rb") as file:
             if not file.read(1):
                 raise _Malformed("not a GGUF file: it is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Walk(data).part()
+                return _Walk(data, tokens).part()
     except OSError as error:
         raise ModelLoadError(f"{path}: {error.strerror}") from error
     except _Malformed as error:
@@ -190,8 +207,9 @@ def _read_part(path: Path) -> _Part:
 class _Walk:
     """A walk through a header, from its first byte to its last."""
 
-    def __init__(self, data: mmap.mmap):
+    def __init__(self, data: mmap.mmap, tokens: list[str] | None = None):
         self._data = data
+        self._tokens = tokens
         self._at = 0
         self._order = "<"
 
@@ -210,6 +228,9 @@ class _Walk:
         values: dict[str, Value] = {}
         for _ in range(n_keys):
             key = self._string()
+            if self._tokens is not None and key == "tokenizer.ggml.tokens":
+                self._tokens += self._strings()
+                continue
             values[key] = self._value(self._number("I"), key.endswith(PER_LAYER))
         n_params = self._tensors(n_tensors, _integer(values, "general.alignment") or ALIGNMENT)
         return _Part(values, n_params, len(self._data))
@@ -249,6 +270,13 @@ class _Walk:
         else:
             self._take(count * struct.calcsize("=" + _code(item)))
         return count
+
+    def _strings(self) -> list[str]:
+        """An array of strings, which a vocabulary is."""
+        kind, item, count = self._number("I"), self._number("I"), self._number("Q")
+        if (kind, item) != (ARRAY, STRING):
+            raise _Malformed("the vocabulary is no array of texts")
+        return [self._string() for _ in range(count)]
 
     def _pass_strings(self, count: int) -> None:
         """Go past `count` strings: the vocabulary, most of the header of a model."""

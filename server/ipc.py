@@ -193,6 +193,13 @@ class ModelInfo:
     """How an embedding comes of the tokens' vectors: mean, cls or last; rank: it is a score."""
     memory: tuple[tuple[str, int], ...] = ()
     """Bytes of weights, cells and buffers on each device, the CPU (with a mapped file) first."""
+    name: str = ""
+    """What the GGUF calls the model."""
+    architecture: str = ""
+    tool_template: str | None = None
+    """The chat template for conversations with tools, where there are two."""
+    ends: tuple[str, ...] = ()
+    """Texts of the tokens that end a generation; empty where they are not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.errors import ModelLoadError
-from server.gguf import Header, read_header
+from server.gguf import Header, read_ends, read_header
 
 TOKENS = ["<s>", "</s>", "hello", "wörld"]
 
@@ -86,6 +86,44 @@ def test_a_header_that_says_little(tmp_path: Path) -> None:
     assert (header.n_layer, header.n_ctx_train, header.n_vocab, header.n_params) == (0, 0, 0, 0)
     assert (header.n_head, header.n_embd_k, header.n_embd_v) == (0, 0, 0)
     assert header.bits_per_weight == 0
+
+
+def test_the_ends_of_texts(tiny: Path, tmp_path: Path, model_path: Path) -> None:
+    assert read_ends(tiny) == ("", "")
+    path = tmp_path / "ends.gguf"
+    writer = gguf.GGUFWriter(path, "tiny")
+    fill(writer)
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    write(writer)
+    assert read_ends(path) == ("<s>", "</s>")
+    assert read_ends(model_path) == ("<|im_start|>", "<|im_end|>")
+    beyond = tmp_path / "beyond.gguf"
+    writer = gguf.GGUFWriter(beyond, "tiny")
+    fill(writer)
+    writer.add_eos_token_id(99)
+    write(writer)
+    assert read_ends(beyond) == ("", "")
+
+
+def test_a_vocabulary_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "odd.gguf"
+    writer = gguf.GGUFWriter(path, "tiny")
+    writer.add_string("tokenizer.ggml.tokens", "x")
+    write(writer)
+    with pytest.raises(ModelLoadError, match="the vocabulary is no array of texts"):
+        read_ends(path)
+
+
+def test_a_template_for_tools(tmp_path: Path) -> None:
+    path = tmp_path / "tools.gguf"
+    writer = gguf.GGUFWriter(path, "tiny")
+    writer.add_chat_template(
+        [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
+    )
+    write(writer)
+    header = read_header(path)
+    assert (header.template, header.tool_template) == ("a", "b")
 
 
 Said = Callable[[gguf.GGUFWriter], None]

@@ -37,7 +37,7 @@ OURS = {
     "chat": LEAVES | {"chat", "ipc"},
     "api": LEAVES | {"api", "chat", "pool", "ipc"},
     "app": LEAVES | {"api", "chat", "pool", "ipc"},
-    "commands": LEAVES | {"app", "commands", "pool"},
+    "commands": LEAVES | {"app", "chat", "commands", "pool"},
     "__main__": LEAVES | {"example", "commands"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""

@@ -59,9 +59,14 @@ class Services:
         return lease.worker
 
 
+def services_of(request: Request) -> Services:
+    """The services of the app that a request has come to."""
+    return cast("Services", request.app.state.services)
+
+
 # Not async, it would take a detour through a thread.
 async def _services(request: Request) -> Services:
-    return cast("Services", request.app.state.services)
+    return services_of(request)
 
 
 AppServices = Annotated[Services, Depends(_services)]

@@ -3,7 +3,7 @@
 Both are llama-server's, whose clients need not name the model.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
@@ -36,10 +36,21 @@ class Conversation(ChatCompletionRequest):
         return (await self.plan(request, worker)).prompt
 
 
+class UsedTemplate(Sent):
+    """Which template it was, who chose it, and why."""
+
+    name: str | None
+    origin: Literal["request", "configuration", "GGUF", "family"]
+    reason: str
+
+
 class PromptText(Sent):
     """The text; special tokens are written out in it."""
 
     prompt: str
+    template: UsedTemplate
+    stop: tuple[str, ...]
+    """The template's stop strings."""
 
 
 @router.post("/apply-template", response_model=PromptText)
@@ -50,8 +61,10 @@ async def apply_template(
 ) -> Response:
     """The prompt that a chat completion would begin with."""
     job = await body.job(request, services)
-    prompt = await body.prompt(request, job.worker)
-    return sent(PromptText(prompt=prompt.text), job.headers)
+    plan = await body.plan(request, job.worker)
+    used = UsedTemplate.model_validate(plan.template._asdict())
+    found = PromptText(prompt=plan.prompt.text, template=used, stop=plan.stop)
+    return sent(found, job.headers)
 
 
 @router.post("/chat/completions/input_tokens", response_model=InputTokens)

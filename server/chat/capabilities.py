@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, cast
 
 from server.chat.template import Template, render
@@ -41,6 +40,8 @@ class Capabilities:
     several_calls: bool
     results: bool
     arguments: Literal["object", "text"]
+    rows: bool
+    """Users may speak twice in a row."""
     wants_null: bool
     """Beside calls the content has to be null; otherwise an empty text does."""
 
@@ -57,7 +58,6 @@ def calling(*calls: Message, content: str | None = "") -> Message:
     return {"role": "assistant", "content": content, "tool_calls": list(calls)}
 
 
-@lru_cache(maxsize=64)
 def probe(template: Template, bos: str, eos: str) -> Capabilities:
     """Try what the template does with each kind of message."""
 
@@ -91,6 +91,7 @@ def probe(template: Template, bos: str, eos: str) -> Capabilities:
     two = shown([*asked, calling(arguments, second, content=content)], tool)
     result = shown([*asked, calling(arguments, content=content), RESULT], tool)
     system: list[Message] = [{"role": "system", "content": "q-system"}, USER]
+    row = shown([USER, {"role": "user", "content": "q-again"}])
     return Capabilities(
         # Some templates are for use with tools only.
         system="q-system" in (shown(system) or shown(system, tool)),
@@ -99,6 +100,7 @@ def probe(template: Template, bos: str, eos: str) -> Capabilities:
         several_calls=known and "q-tool" in two and "q-second" in two,
         results=known and "q-result" in result,
         arguments="object" if fits or not text_fits else "text",
+        rows="q-user" in row and "q-again" in row,
         wants_null=wants_null,
     )
 

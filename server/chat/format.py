@@ -1,12 +1,21 @@
 """ChatFormat: how one model wants its messages written."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 from server.chat.capabilities import probe
+from server.chat.choice import (
+    Choice,
+    Known,
+    choose,
+    end_marker,
+    end_warning,
+    is_jinja,
+    recognised,
+)
 from server.chat.dialect import Answering, Dialect, read_answer
 from server.chat.dialects import dialect_named, dialect_of
 from server.chat.history import Adapter
@@ -14,16 +23,13 @@ from server.chat.lark import Spelling
 from server.chat.parser import StreamParser
 from server.chat.reasoning import Thoughts, is_inside, thoughts_of
 from server.chat.template import Template, compile_template, render
-from server.chat.turn import Plan, Tool, Turn
+from server.chat.turn import Chosen, Plan, Tool, Turn
 from server.chat.wanted import Wanted
 from server.config import ModelConfig
 from server.errors import InvalidRequest
 from server.ipc import ModelInfo, Text
 
-PACKAGE = Path(__file__).parents[1]
-
-TEMPLATE_FOLDERS = (PACKAGE / "templates", PACKAGE.parent / "templates")
-"""Where named templates lie: in a wheel, in a checkout."""
+log = logging.getLogger(__name__)
 
 RESERVED = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"}
@@ -43,6 +49,11 @@ class ChatFormat:
     thoughts: Thoughts | None
     spelling: Spelling
     adapt: Adapter
+    choice: Choice
+    stops: tuple[str, ...] = ()
+    """Of the template; those that are tokens which end answers anyway are left out."""
+    warning: str | None = None
+    """What is wrong with the way answers end, if something is."""
 
     def plan(self, turn: Turn) -> Plan:
         """How to put `turn` to the engine, and how to read the answer. Raises InvalidRequest."""
@@ -71,11 +82,13 @@ class ChatFormat:
             lambda: StreamParser(lambda feed: read_answer(feed, self.dialect, answering)),
             wanted.grammar(),
             self._visible(bool(allowed)),
+            self.stops,
+            Chosen(self.choice.name, self.choice.origin, self.choice.reason),
         )
 
     def _visible(self, calls: bool) -> tuple[str, ...]:
         """The control tokens that the reader needs to see."""
-        needed = {*(self.thoughts or ())}
+        needed = {*(self.thoughts or ()), *self.stops}
         if calls or self.dialect.read_answer:
             needed |= set(self.dialect.visible)
         return tuple(text for text in self.special if text in needed)
@@ -146,24 +159,43 @@ def _allowed(turn: Turn) -> tuple[Tool, ...]:
     return tuple(tool for tool in turn.tools if not choice.names or tool.name in choice.names)
 
 
-def chat_format(config: ModelConfig, info: ModelInfo) -> ChatFormat:
-    """The format of a model: by the configured template, else by the GGUF's own.
+def chat_format(
+    config: ModelConfig, info: ModelInfo, asked: str | None = None, tools: bool = False
+) -> ChatFormat:
+    """The format of a model, by the template that `choose` finds.
 
-    Raises InvalidRequest if there is neither, or if it does not compile.
+    `asked` is the request's `chat_template`, `tools` whether it has any. Raises InvalidRequest if
+    there is no template, or if it does not compile.
     """
-    return _format(config.template, config.dialect, info)
+    key = (config.template, config.dialect, config.path.stem, info, asked, tools)
+    # What clients write must not push out the formats of models.
+    return _clients_format(*key) if asked is not None and is_jinja(asked) else _format(*key)
 
 
-@lru_cache(maxsize=64)
-def _format(template: str | None, dialect: str | None, info: ModelInfo) -> ChatFormat:
-    source = info.template if template is None else _read(template)
-    if not source:
-        raise InvalidRequest(
-            "the model's GGUF carries no chat template: set `template` of this model in the "
-            "configuration to a name of templates/ or a .jinja file, or use /v1/completions",
-            param="messages",
-        )
-    compiled = compile_template(source)
+def plan_for(config: ModelConfig, info: ModelInfo, turn: Turn) -> Plan:
+    """How to put `turn` to a model, and how to read the answer. Raises InvalidRequest."""
+    return chat_format(config, info, turn.template, bool(turn.tools)).plan(turn)
+
+
+def _make(
+    template: str | None,
+    dialect: str | None,
+    stem: str,
+    info: ModelInfo,
+    asked: str | None,
+    tools: bool,
+) -> ChatFormat:
+    choice = choose(known(info, stem), template, asked, tools)
+    try:
+        compiled = compile_template(choice.source)
+    except InvalidRequest as error:
+        if choice.origin == "request":
+            error.param = "chat_template"
+        raise
+    choice = recognised(choice, compiled, info.bos, info.eos)
+    ends = info.ends or (info.eos,)
+    marker = end_marker(compiled, info.bos, info.eos)
+    source = choice.source
     spoken = dialect_named(dialect) if dialect else dialect_of(source)
     return ChatFormat(
         compiled,
@@ -174,29 +206,42 @@ def _format(template: str | None, dialect: str | None, info: ModelInfo) -> ChatF
         thoughts_of(source),
         Spelling(token_ids(info)),
         Adapter(source, spoken, probe(compiled, info.bos, info.eos)),
+        choice,
+        tuple(stop for stop in choice.stops if stop not in ends),
+        end_warning(marker, ends, choice.stops),
     )
+
+
+_clients_format = lru_cache(maxsize=8)(_make)
+
+
+@lru_cache(maxsize=64)
+def _format(
+    template: str | None,
+    dialect: str | None,
+    stem: str,
+    info: ModelInfo,
+    asked: str | None,
+    tools: bool,
+) -> ChatFormat:
+    made = _make(template, dialect, stem, info, asked, tools)
+    name = f" ({made.choice.name})" if made.choice.name else ""
+    log.info("%s: chat template%s: %s", info.name or stem, name, made.choice.reason)
+    if made.warning:
+        log.warning("%s: %s", info.name or stem, made.warning)
+    return made
+
+
+def known(info: ModelInfo, stem: str) -> Known:
+    """What is known of the templates of a loaded model, whose file is `stem`.gguf."""
+    names = tuple(dict.fromkeys(name for name in (info.name, stem) if name))
+    return Known(info.template, info.tool_template, names, info.architecture)
 
 
 def token_ids(info: ModelInfo) -> Mapping[str, int | None]:
     """The ids of the control tokens, by their texts."""
     ids = info.special_ids or (None,) * len(info.special)
     return dict(zip(info.special, ids, strict=True))
-
-
-def _read(template: str) -> str:
-    """The source of a configured template: a path to a .jinja file or a name of templates/."""
-    if template.endswith(".jinja"):
-        places = (Path(template).expanduser(),)
-    else:
-        places = tuple(folder / f"{template}.jinja" for folder in TEMPLATE_FOLDERS)
-    for place in places:
-        if place.is_file():
-            return place.read_text(encoding="utf-8")
-    looked = " and ".join(str(place) for place in places)
-    raise InvalidRequest(
-        f"the configured chat template {template!r} does not exist: looked at {looked}",
-        param="messages",
-    )
 
 
 def _check_continued(messages: Sequence[Mapping[str, object]], add_generation_prompt: bool) -> None:

@@ -36,8 +36,11 @@ class Adapter:
             messages = list(self._calls_as_text(messages))
         elif not self.can.several_calls:
             messages = list(_one_by_one(messages))
-        if spoken or not self.can.results:
-            messages = _joined(_results_as_text(messages))
+        unknown = (spoken or not self.can.results) and any(m["role"] == "tool" for m in messages)
+        if unknown:
+            messages = list(_results_as_text(messages))
+        if unknown or not self.can.rows:
+            messages = _joined(messages)
         if tools and (self.dialect.own_prompt or not self.can.tools):
             messages = _with_system(messages, self._introduction(tools))
             tools = None
@@ -169,7 +172,7 @@ def _results_as_text(messages: Sequence[Message]) -> Iterator[Message]:
             yield message
 
 
-def _joined(messages: Iterator[Message]) -> list[Message]:
+def _joined(messages: Sequence[Message]) -> list[Message]:
     """Messages of users in a row as one: many templates insist that roles alternate."""
     joined: list[Message] = []
     for message in messages:

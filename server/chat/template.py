@@ -1,24 +1,16 @@
-"""Chat templates: jinja2 set up as transformers does it.
+"""Chat templates: jinja2 set up as transformers does it, in a sandbox with limits."""
 
-A template is code that came with the model, hence the sandbox. `{% generation %}` only matters for
-training; its body is rendered in place.
-"""
-
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple, NoReturn, cast
 
 import jinja2
-from jinja2 import nodes
-from jinja2.ext import Extension
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from server.chat.budget import budget
 from server.chat.literal import contains, control_texts, map_strings, pick_marks, strings
+from server.chat.sandbox import Sandbox
 from server.errors import InvalidRequest
 from server.ipc import Text
 
@@ -30,18 +22,12 @@ RENDER_ERRORS = (
     LookupError,
     AttributeError,
     RecursionError,
+    MemoryError,
 )
 """What a template's code may raise."""
 
-
-class _Generation(Extension):
-    """`{% generation %}...{% endgeneration %}`: the body, in place."""
-
-    tags = {"generation"}  # noqa: RUF012  (declared so by jinja2)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+MAX_SOURCE = 128 * 1024
+"""Characters of a template."""
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -52,29 +38,7 @@ def _strftime_now(format: str) -> str:
     return datetime.now().strftime(format)
 
 
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # jinja2's own filter escapes for HTML, which models were not trained on.
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-        default=_listed,
-    )
-
-
-def _listed(value: object) -> list[object]:
-    """What jinja2's filters give, as a list: `tools | map(...) | tojson`."""
-    if isinstance(value, Iterator):
-        return list(cast("Iterator[object]", value))
-    raise TypeError(f"a {type(value).__name__} has no JSON")
+SANDBOX = Sandbox()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +49,24 @@ class Template:
     compiled: jinja2.Template
 
 
-@lru_cache(maxsize=64)
 def compile_template(source: str) -> Template:
     """Compile `source`. Raises InvalidRequest with jinja2's reason and line."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[_Generation, "jinja2.ext.loopcontrols"],
-    )
-    environment.filters["tojson"] = _tojson
+    if len(source) > MAX_SOURCE:
+        raise InvalidRequest(
+            f"the chat template has {len(source):,} characters, at most {MAX_SOURCE:,} are served",
+            param="messages",
+        )
     functions = {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
     try:
-        return Template(source, environment.from_string(source, functions))
+        return Template(source, SANDBOX.from_string(source, functions))
     except jinja2.TemplateSyntaxError as error:
-        raise InvalidRequest(
-            f"the chat template does not compile: {error.message}, line {error.lineno}",
-            param="messages",
-        ) from error
-    except RecursionError as error:
-        raise InvalidRequest(
-            "the chat template does not compile: it is nested too deeply", param="messages"
-        ) from error
+        reason = f"{error.message}, line {error.lineno}"
+    except (RecursionError, MemoryError):
+        reason = "it is nested too deeply"
+    # What Python says of the code that jinja2 makes of it.
+    except (SyntaxError, ValueError, OverflowError) as error:
+        reason = str(error)
+    raise InvalidRequest(f"the chat template does not compile: {reason}", param="messages")
 
 
 class Conversation(NamedTuple):
@@ -168,9 +129,15 @@ def _run(
     own: Mapping[str, object],
 ) -> str:
     try:
-        text = template.compiled.render(
-            {**variables, **own, "messages": conversation.messages, "tools": conversation.tools}
-        )
+        given = {
+            **variables,
+            **own,
+            "messages": conversation.messages,
+            "tools": conversation.tools,
+        }
+        n_input = sum(map(len, strings(given)))
+        with budget(n_input, len(conversation.messages)):
+            text = template.compiled.render(given)
         # A lone surrogate has no UTF-8, so no tokenizer could read it.
         text.encode()
     except UnicodeEncodeError as error:

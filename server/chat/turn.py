@@ -43,6 +43,8 @@ class Turn:
     """The client's `chat_template_kwargs`, and `reasoning_effort`."""
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    template: str | None = None
+    """What the client wants its messages written with: a name of templates/, or jinja."""
 
 
 class Content(NamedTuple):
@@ -89,6 +91,19 @@ class Parser(Protocol):
         ...
 
 
+class Chosen(NamedTuple):
+    """Which template a prompt was written with."""
+
+    name: str | None
+    """Of templates/; None: none of these writes the same."""
+    origin: str
+    """Who chose it: request, configuration, GGUF or family."""
+    reason: str
+
+
+UNNAMED = Chosen(None, "GGUF", "")
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a turn is put to the engine, and how its answer is read."""
@@ -100,3 +115,4 @@ class Plan:
     visible: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
     """Stop strings beside the client's own."""
+    template: Chosen = UNNAMED

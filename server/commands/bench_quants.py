@@ -43,7 +43,7 @@ class Row:
 
 
 def run(files: Sequence[Path], options: Options, out: Console, status: Console) -> None:
-    """Measure all files, print a table and draw the plot. Raises CorralError."""
+    """Measure all files, print a table and draw the plot. Raises CommandError."""
     draw = _plotter(options.plot) if options.plot else None
     text = _read(options.text)
     found = [(path, read_header(path)) for path in files]

@@ -41,7 +41,7 @@ class Options:
 
 
 def run(source: Path, quants: str, options: Options, out: Console, status: Console) -> None:
-    """Make all quants of the comma-separated list, print what came of it. Raises CorralError."""
+    """Make all quants of the comma-separated list, print what came of it. Raises CommandError."""
     header = read_header(source)
     folder = options.out_dir or source.parent
     jobs = [

@@ -151,6 +151,10 @@ def describe(
         n_embd=model.n_embd,
         pooling=model.pooling,
         memory=model.memory,
+        name=model.metadata("general.name") or "",
+        architecture=model.metadata("general.architecture") or "",
+        tool_template=model.tool_template,
+        ends=tuple(filter(None, map(vocabulary.raw.text, vocabulary.ends.tolist()))),
     )
 
 

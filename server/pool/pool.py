@@ -105,6 +105,11 @@ class ModelPool:
         """Whether a request would be taken at once. Raises ModelNotFound."""
         return self.residents[self.resolve(model)].usable
 
+    def serving(self, model: str) -> Worker | None:
+        """The worker of the model with this id, if it is loaded; for those who only look."""
+        resident = self.residents.get(model)
+        return None if resident is None or resident.keeper is None else resident.keeper.serving
+
     def progress(self, model: str) -> float | None:
         """Of the load of the model with this id, 0 to 1; None if it is not being loaded."""
         resident = self.residents.get(model)

@@ -53,6 +53,7 @@ INFO = ModelInfo(
     n_gpu_layers=0,
     embeds=True,
     n_embd=4,
+    ends=SPECIAL[:2],
 )
 
 Script = Callable[[int, GenerateRequest], Sequence[Event]]

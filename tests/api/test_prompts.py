@@ -21,8 +21,9 @@ async def test_the_prompt_of_a_conversation(path: str) -> None:
     async with house() as h:
         response = await h.post(path, messages=MESSAGES)
         unanswered = await h.post(path, messages=MESSAGES, add_generation_prompt=False)
-    assert response.json() == {"prompt": PROMPT}
-    assert unanswered.json() == {"prompt": PROMPT.removesuffix("<|im_start|>assistant\n")}
+    by = {"name": "chatml", "origin": "configuration", "reason": "`template` of the configuration"}
+    assert response.json() == {"prompt": PROMPT, "template": by, "stop": []}
+    assert unanswered.json()["prompt"] == PROMPT.removesuffix("<|im_start|>assistant\n")
     assert h.worker.requests == []
 
 
@@ -48,7 +49,11 @@ async def test_template_variables() -> None:
     async with house(gguf_template=template, template=None) as h:
         body = {"messages": MESSAGES, "chat_template_kwargs": {"mood": "calm"}}
         response = await h.post("/apply-template", **body)
-    assert response.json() == {"prompt": "calm:Hi <|im_end|>"}
+    assert response.json() == {
+        "prompt": "calm:Hi <|im_end|>",
+        "template": {"name": None, "origin": "GGUF", "reason": "the GGUF's own"},
+        "stop": [],
+    }
 
 
 @pytest.mark.parametrize("path", ["/apply-template", "/chat/completions/input_tokens"])

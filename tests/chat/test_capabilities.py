@@ -12,6 +12,7 @@ LITTLE = Capabilities(
     several_calls=False,
     results=False,
     arguments="object",
+    rows=False,
     wants_null=False,
 )
 
@@ -22,7 +23,7 @@ def test_a_template_that_shows_everything() -> None:
         "{% for c in m.tool_calls %}{{ c | tojson }}{% endfor %}{% endfor %}"
     )
     assert probe(compile_template(source), "", "") == replace(
-        LITTLE, system=True, tools=True, calls=True, several_calls=True, results=True
+        LITTLE, system=True, tools=True, calls=True, several_calls=True, results=True, rows=True
     )
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from server.chat.format import PACKAGE, ChatFormat, chat_format
-from server.chat.turn import Tool, ToolChoice, Turn
+from server.chat.choice import PACKAGE
+from server.chat.format import ChatFormat, chat_format, plan_for
+from server.chat.turn import Plan, Tool, ToolChoice, Turn
 from server.config import ModelConfig
 from server.errors import InvalidRequest
 from server.ipc import Grammar, ModelInfo, Text
@@ -243,3 +244,76 @@ class TestPlan:
         assert "As an AI assistant" in plan.prompt.text
         text = '{"function": "python", "params": {"code": "1"}}'
         assert read_every_way(plan.parser, text) == [("call", "python", '{"code": "1"}')]
+
+
+class TestStops:
+    """Stop strings of the template, unless a token of the model ends answers there anyway."""
+
+    LLAMA = replace(INFO, special=("<s>", "</s>"), ends=("</s>",), eos="</s>", special_ids=())
+
+    def test_of_a_shipped_template(self) -> None:
+        plan = format_of("alpaca", self.LLAMA).plan(Turn(HI))
+        assert plan.stop == ("### Instruction:",)
+        assert plan.template[:2] == ("alpaca", "configuration")
+
+    def test_of_a_template_that_writes_the_same(self) -> None:
+        folder = PACKAGE.parent / "templates"
+        source = (folder / "vicuna.jinja").read_text() + "{# not the same text #}"
+        plan = format_of(None, replace(self.LLAMA, template=source)).plan(Turn(HI))
+        assert (plan.stop, plan.template.name) == (("USER:",), "vicuna")
+
+    def test_not_of_any_other(self) -> None:
+        plan = format_of(None, replace(self.LLAMA, template="{{ messages }}")).plan(Turn(HI))
+        assert (plan.stop, plan.template.name) == ((), None)
+
+    def test_control_tokens_that_end_nothing_are_seen(self) -> None:
+        info = replace(self.LLAMA, special=("<|im_start|>", "</s>"))
+        plan = format_of("chatml", info).plan(Turn(HI))
+        assert plan.stop == ("<|im_end|>", "<|im_start|>")
+        assert plan.visible == ("<|im_start|>",)
+
+    def test_ends_that_are_not_told_are_eos(self) -> None:
+        assert format_of("llama-2", replace(self.LLAMA, ends=())).stops == ("[INST]",)
+
+    def test_a_warning_once_per_model(self, caplog: pytest.LogCaptureFixture) -> None:
+        info = replace(self.LLAMA, name="a llama of its own")
+        assert format_of("chatml", info).warning
+        assert format_of("chatml", info).warning
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert "a llama of its own: the chat template ends answers with '<|im_end|>'" in (
+            record.getMessage()
+        )
+        assert format_of("llama-2", info).warning is None
+
+
+class TestAsked:
+    """The template that a request asks for."""
+
+    def plan(self, asked: str | None, info: ModelInfo = INFO) -> Plan:
+        config = ModelConfig(path=Path("bagel.gguf"), template="chatml")
+        return plan_for(config, info, Turn(HI, template=asked))
+
+    def test_by_name(self) -> None:
+        assert self.plan("raw").prompt.text == "Hi"
+        assert self.plan(None).prompt.text.startswith("<|im_start|>")
+
+    def test_its_own(self) -> None:
+        assert self.plan("<{{ messages[0].content }}>").prompt.text == "<Hi>"
+
+    def test_faults_are_its_own_too(self) -> None:
+        with pytest.raises(InvalidRequest, match="does not compile") as caught:
+            self.plan("{% if %}")
+        assert caught.value.param == "chat_template"
+
+    def test_the_family_by_the_files_name(self) -> None:
+        info = replace(INFO, architecture="llama")
+        plan = plan_for(ModelConfig(path=Path("bagel.Q4.gguf")), info, Turn(HI))
+        assert plan.template[:2] == ("llama-2", "family")
+        assert plan.prompt.text == "<s>[INST] Hi [/INST]"
+
+    def test_the_ggufs_template_for_tools(self) -> None:
+        info = replace(INFO, template="plain", tool_template=CHATML_TOOLS)
+        config = ModelConfig(path=Path("m.gguf"))
+        assert plan_for(config, info, Turn(HI)).prompt.text == "plain"
+        assert "<tool>" in plan_for(config, info, Turn(HI, (PYTHON,))).prompt.text

@@ -182,3 +182,20 @@ def test_the_adapter_changes_nothing_that_fits() -> None:
     template = compile_template(source)
     adapt = Adapter(source, hermes.DIALECT, probe(template, "", ""))
     assert adapt(Conversation(messages, [TOOL])) == Conversation(messages, [TOOL])
+
+
+@pytest.mark.parametrize(("refuses", "joined"), [(True, True), (False, False)])
+def test_users_in_a_row_are_joined_for_templates_that_refuse_them(
+    refuses: bool, joined: bool
+) -> None:
+    check = "{{ raise_exception('alternate') }}" if refuses else ""
+    source = (
+        "{% for m in messages %}{% if loop.previtem and loop.previtem.role == m.role %}"
+        + check
+        + "{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    )
+    compiled = compile_template(source)
+    adapter = Adapter(source, generic.DIALECT, probe(compiled, "", ""))
+    messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
+    text = render(compiled, messages, {}, adapt=adapter).text
+    assert text == ("[user]a\n\nb" if joined else "[user]a[user]b")

@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from server.api.body import json_body
-from server.api.deps import AppServices, Services, aside
+from server.api.deps import AppServices, Services
 from server.api.loading import once_loaded
 from server.api.openai.chat_answer import ChatCompletion, ChatCompletionChunk
 from server.api.openai.chat_wire import ChatChunks, ChatWhole
@@ -17,10 +17,11 @@ from server.api.openai.messages import Message, for_template
 from server.api.openai.reasoning import Effort, template_variables
 from server.api.openai.reply import Job, choices
 from server.api.openai.schema import GenerationBody, Head, MaxTokens
+from server.api.openai.templates import Templated
 from server.api.openai.tools import Tools
 from server.api.openai.turns import Turns
 from server.api.openapi import streams
-from server.chat.format import chat_format
+from server.chat.format import plan_for
 from server.chat.turn import Plan, Turn
 from server.errors import InvalidRequest
 from server.ipc import GenerateRequest
@@ -29,7 +30,7 @@ from server.pool.worker import Worker
 router = APIRouter()
 
 
-class ChatCompletionRequest(GenerationBody, Tools):
+class ChatCompletionRequest(GenerationBody, Tools, Templated):
     """The body."""
 
     messages: tuple[Message, ...] = Field(min_length=1)
@@ -43,9 +44,6 @@ class ChatCompletionRequest(GenerationBody, Tools):
     )
     add_generation_prompt: bool | None = None
     continue_final_message: bool = False
-    chat_template_kwargs: dict[str, object] = Field(
-        default_factory=dict[str, object], description="variables of the chat template"
-    )
 
     @property
     def n_logprobs(self) -> int | None:
@@ -78,12 +76,15 @@ class ChatCompletionRequest(GenerationBody, Tools):
             variables=self.variables,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=self.continue_final_message,
+            template=self.chat_template,
         )
 
     async def plan(self, request: Request, worker: Worker) -> Plan:
         """How the turn is put to the worker's model. Raises InvalidRequest."""
         n_bytes = len(await request.body())
-        return await aside(n_bytes, lambda: chat_format(worker.config, worker.info).plan(self.turn))
+        return await self.rendered(
+            request, n_bytes, lambda: plan_for(worker.config, worker.info, self.turn)
+        )
 
 
 @router.post(

@@ -122,6 +122,12 @@ class Model(Owned):
         found = C.llama_model_chat_template(self.pointer, None)
         return found.decode(errors="replace") if found else None
 
+    @cached_property
+    def tool_template(self) -> str | None:
+        """The chat template for conversations with tools, if there is one beside the other."""
+        found = C.llama_model_chat_template(self.pointer, b"tool_use")
+        return found.decode(errors="replace") if found else None
+
     def metadata(self, key: str) -> str | None:
         """A value of the GGUF's metadata as text, numbers and booleans too; None without it."""
         buffer = ctypes.create_string_buffer(256)

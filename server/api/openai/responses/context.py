@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fastapi import Request
+
 from server.api.deps import aside
 from server.api.openai.responses.items import Kept, Reference, kept_items
 from server.api.openai.responses.messages import droppable, to_messages, without
@@ -16,7 +18,7 @@ from server.api.openai.responses.store import (
     item_not_stored,
     previous_not_stored,
 )
-from server.chat.format import chat_format
+from server.chat.format import plan_for
 from server.chat.turn import Plan, Turn
 from server.errors import InvalidRequest
 from server.ipc import Tokenize, Tokenized
@@ -83,15 +85,15 @@ async def _look_up(id: str, store: ResponseStore | None) -> Kept:
     return item
 
 
-async def plan_of(body: PromptRequest, context: Context, worker: Worker, n_bytes: int) -> Plan:
-    """How the request is put to the model. `n_bytes` is the size of its body.
+async def plan_of(body: PromptRequest, context: Context, worker: Worker, request: Request) -> Plan:
+    """How the request is put to the model.
 
     With `truncation: auto` the oldest exchanges are left out of what does not fit. Raises
     InvalidRequest.
     """
-    n_bytes += context.size
+    n_bytes = len(await request.body()) + context.size
     turn = await aside(n_bytes, lambda: _turn(body, context))
-    plan = await aside(n_bytes, lambda: _plan(turn, worker))
+    plan = await body.rendered(request, n_bytes, lambda: _plan(turn, worker))
     if body.truncation == "disabled":
         return plan
     return await _fit(turn, plan, worker, body.max_output_tokens)
@@ -105,12 +107,13 @@ def _turn(body: PromptRequest, context: Context) -> Turn:
         parallel_tool_calls=body.parallel_tool_calls,
         answer=body.answer_grammar,
         variables=body.variables,
+        template=body.chat_template,
     )
 
 
 def _plan(turn: Turn, worker: Worker) -> Plan:
     try:
-        return chat_format(worker.config, worker.info).plan(turn)
+        return plan_for(worker.config, worker.info, turn)
     except InvalidRequest as error:
         if error.param == "messages":
             error.param = "input"

@@ -14,6 +14,7 @@ from server.api.openai.response_format import NAME, AnswerFormat, Schema, json_g
 from server.api.openai.responses.items import Item, Message
 from server.api.openai.responses.tools import Tools
 from server.api.openai.schema import MaxTokens, Stop
+from server.api.openai.templates import Templated
 from server.api.openapi import sampling_fields
 from server.errors import InvalidRequest
 from server.ipc import Grammar
@@ -84,7 +85,7 @@ def _refuse(value: object) -> object:
 NotServed = Annotated[object, BeforeValidator(_refuse)]
 
 
-class PromptRequest(Tools, AnswerFormat, Body):
+class PromptRequest(Tools, AnswerFormat, Templated):
     """The fields that decide over a response's prompt."""
 
     model: str
@@ -100,9 +101,6 @@ class PromptRequest(Tools, AnswerFormat, Body):
         default="disabled", description="auto: leave out the oldest exchanges if need be"
     )
     max_output_tokens: MaxTokens = None
-    chat_template_kwargs: dict[str, object] = Field(
-        default_factory=dict[str, object], description="variables of the chat template"
-    )
     conversation: NotServed = None
     prompt: NotServed = None
 

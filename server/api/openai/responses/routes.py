@@ -52,7 +52,7 @@ async def _answer(request: Request, services: Services, body: ResponsesRequest) 
     context = await context_of(body, runs.store)
     job = await Job.begin(request, services, body.model, {**body.unserved, **ignored})
     async with until_gone(request):
-        plan = await plan_of(body, context, job.worker, len(await request.body()))
+        plan = await plan_of(body, context, job.worker, request)
     visit = visit_of(request)
     with ExitStack() as stack:
         asked = _generate(body, plan, job)
@@ -97,7 +97,7 @@ async def count_input_tokens(
     model = body.model or default_model(services.pool)
     job = await Job.begin(request, services, model, body.unserved)
     async with until_gone(request):
-        plan = await plan_of(body, context, job.worker, len(await request.body()))
+        plan = await plan_of(body, context, job.worker, request)
         n_tokens = await count(plan, job.worker)
     return sent(InputTokens(input_tokens=n_tokens), job.headers)
 
