@@ -13,6 +13,8 @@ SETUP = command -v $(BOOT) >/dev/null || \
 	{ echo "corral: there is no $(BOOT); install Python 3.11 or later, or set PYTHON=" >&2; exit 1; }; \
 	$(BOOT) -m scripts.setup
 RUN := $(VENV_PYTHON) -m
+# Two at a time, each with whole files: they share servers, and wait for them half of the time.
+BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test fuzz check lint types imports format bench config clean
@@ -26,7 +28,7 @@ serve: ready  ## set everything up, then serve config.yaml
 	@exec $(RUN) server serve $(ARGS)
 
 test: ready-test  ## run the whole suite under the coverage gate; with ARGS a part, without it
-	@$(RUN) pytest $(or $(ARGS),--cov)
+	@$(RUN) pytest $(or $(ARGS),--cov $(BESIDE))
 
 fuzz: ready-test  ## requests made up from /openapi.json, for 10 minutes
 	@CORRAL_FUZZ_S=600 $(RUN) pytest -q -s tests/third_party/test_fuzz.py $(ARGS)

@@ -27,6 +27,11 @@ def _no_models_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Other people's programs first: they take longest, and other tests can run beside them."""
+    items.sort(key=lambda item: "third_party" not in item.path.parts)
+
+
 def pytest_unconfigure() -> None:
     """llama_cpp leaves two files open; Python would say so after pytest's last line."""
     utils = sys.modules.get("llama_cpp._utils")

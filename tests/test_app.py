@@ -1,10 +1,13 @@
 """The app as a whole: its routes, its life, and bodies of every kind."""
 
 import json
+import sys
 from typing import Any
 
+import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fastapi import FastAPI
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.app import create_app
@@ -120,14 +123,25 @@ NEAR = st.fixed_dictionaries(
 )
 
 
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    """One for all that is made up, whose worker never has enough."""
+    app, pool = build()
+    pool.scripted.capacity = sys.maxsize
+    return app
+
+
+async def post(app: FastAPI, path: str, content: str | bytes) -> httpx.Response:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://corral") as client:
+        return await client.post(path, content=content)
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @given(body=JSON | NEAR)
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-async def test_no_body_brings_us_down(path: str, body: object) -> None:
-    async with house() as h:
-        response = await h.client.post(path, content=json.dumps(body))
+@settings(max_examples=300, deadline=None)
+async def test_no_body_brings_us_down(app: FastAPI, path: str, body: object) -> None:
+    response = await post(app, path, json.dumps(body))
     if response.status_code != 200:
         assert response.status_code in (400, 404), response.text
         error_of(response)
@@ -136,8 +150,7 @@ async def test_no_body_brings_us_down(path: str, body: object) -> None:
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @given(body=st.binary())
 @settings(max_examples=100, deadline=None)
-async def test_nor_do_bytes(path: str, body: bytes) -> None:
-    async with house() as h:
-        response = await h.client.post(path, content=body)
+async def test_nor_do_bytes(app: FastAPI, path: str, body: bytes) -> None:
+    response = await post(app, path, body)
     assert response.status_code == 400
     error_of(response)

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.asking import MODEL
-from tests.e2e.process import ANSWER_S, N_THREADS, Corral, serving, until_ready, write_config
+from tests.e2e.clients import url
+from tests.e2e.process import N_THREADS, Corral, serving, write_config
+
+__all__ = ["url"]
 
 OTHER = "another"
 """The same model under another name."""
@@ -24,15 +26,6 @@ def corral(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterat
     server = {"store": "responses.sqlite"}
     with serving(write_config(folder, {MODEL: model, OTHER: model}, server)) as corral:
         yield corral
-
-
-@pytest.fixture(scope="package")
-def url(corral: Corral) -> str:
-    """Its address, ready."""
-    url = corral.wait_until_it_listens()
-    with httpx.Client(base_url=url, timeout=ANSWER_S) as http:
-        until_ready(http)
-    return url
 
 
 @pytest.fixture(scope="package")

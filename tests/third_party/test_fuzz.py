@@ -6,6 +6,8 @@ CORRAL_FUZZ_S is for how many seconds; `make fuzz` takes ten minutes.
 import os
 from pathlib import Path
 
+import httpx
+
 from tests.e2e.asking import MODEL, scrape
 from tests.e2e.conftest import lone
 from tests.third_party.running import CLIENTS, PROGRAMS, run
@@ -24,6 +26,8 @@ CHECKS = (
 responses there are; and that whatever it does not allow is refused, since clients send fields that
 are not served, and numbers as strings."""
 
+ROUNDS = 4
+"""As many as it takes to reach all of ASKED, at most: a busy machine gets less far in its time."""
 
 ASKED = ("/chat/completions", "/completions", "/embeddings", "/responses", "/tokenize")
 """Endpoints that must have answered something, or the rest says little."""
@@ -40,9 +44,22 @@ def test_nothing_made_up_breaks_it(model_path: Path, tmp_path: Path) -> None:
         command += ["--generation-database", ":memory:", "--continue-on-failure"]
         environ = {"SCHEMATHESIS_HOOKS": "hooks", "CORRAL_MODEL": MODEL}
         environ |= {"PYTHONPATH": str(PROGRAMS)}
-        run([*command], tmp_path, environ, cwd=tmp_path, within_s=SECONDS + 300)
-        assert "the worker died" not in asked.corral.log.text
-        answered = scrape(asked.http)
-        for endpoint in ASKED:
-            labels = {"model": MODEL, "endpoint": endpoint, "status": "200"}
-            assert answered.get("corral_requests_total", labels), f"{endpoint} was never reached"
+        unreached = set(ASKED)
+        for _ in range(ROUNDS):
+            run([*command], tmp_path, environ, cwd=tmp_path, within_s=SECONDS + 300)
+            assert "the worker died" not in asked.corral.log.text
+            unreached -= reached(asked.http)
+            if not unreached:
+                break
+        assert not unreached
+
+
+def reached(http: httpx.Client) -> set[str]:
+    """The endpoints of which the model has answered something."""
+    answered = scrape(http)
+    labels = {"model": MODEL, "status": "200"}
+    return {
+        endpoint
+        for endpoint in ASKED
+        if answered.get("corral_requests_total", {**labels, "endpoint": endpoint})
+    }
