@@ -13,7 +13,7 @@ from rich.console import Console
 from server.commands import card
 from server.config import Config, EngineConfig, FoundConfig
 from server.estimate import WORKER_BYTES
-from tests import mixtral
+from tests import card_of_mixtral as mixtral
 from tests.gguf_files import write_gguf
 from tests.pool.stand_in_hub import serve
 

@@ -9,7 +9,7 @@ from server.errors import InvalidRequest, PullError
 from server.pool import family
 from server.pool.family import Family, family_at, on_hub
 from server.pool.hub import Hub
-from tests import mixtral
+from tests import card_of_mixtral as mixtral
 from tests.gguf_files import write_gguf
 from tests.pool.stand_in_hub import StandIn
 

@@ -9,7 +9,7 @@ from server.gguf import read_header
 from server.pool import remote_header
 from server.pool.hub import Hub, listing, told
 from server.pool.remote_header import MOST
-from tests import mixtral
+from tests import card_of_mixtral as mixtral
 from tests.pool.stand_in_hub import StandIn
 
 REPO, FILE = "someone/mix-GGUF", "mix.Q4_K_M.gguf"
