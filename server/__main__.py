@@ -73,13 +73,30 @@ def serve(
 def models(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO|FOLDER",
+            help="List the quants of one model instead: what each is good for and needs.",
+        ),
+    ] = None,
+    ctx: Annotated[
+        int | None,
+        typer.Option(min=8, help="Context that --card estimates for, in tokens."),
+    ] = None,
 ) -> None:
     """List all models, configured and found: what they take, and whether they are loaded."""
+    from server.commands import card as card_command
     from server.commands import models as command
     from server.commands.console import out
 
+    if card is None and ctx is not None:
+        raise typer.BadParameter("--ctx goes with --card")
     with _told():
-        command.run(_load(config, {}), as_json, out())
+        if card is None:
+            command.run(_load(config, {}), as_json, out())
+        else:
+            card_command.run(card, _load(config, {}, needed=False), ctx, as_json, out())
 
 
 @app.command()
@@ -200,24 +217,30 @@ def print_config() -> None:
     typer.echo(example.annotated(example.DEMO), nl=False)
 
 
-def _load(path: Path | None, server: dict[str, object]) -> "Config":
-    """The configuration at `path`, or at the default one. Raises ConfigError."""
+def _load(path: Path | None, server: dict[str, object], *, needed: bool = True) -> "Config":
+    """The configuration at `path`, or at the default one, or without a file if none is needed.
+
+    Raises ConfigError.
+    """
     from server.config import ConfigError
     from server.config_file import load
 
-    if path is None and not DEFAULT_CONFIG.is_file():
+    if path is None and DEFAULT_CONFIG.is_file():
+        path = DEFAULT_CONFIG
+    if path is None and needed:
         raise ConfigError(
             f"no --config given, and there is no {DEFAULT_CONFIG} in {Path.cwd()}; "
             "`corral config` prints one"
         )
-    return load(path or DEFAULT_CONFIG, server)
+    return load(path, server)
 
 
 @contextmanager
 def _told() -> Generator[None]:
     """End the process with a message where a command cannot go on."""
+    from server.commands.failure import CommandError
     from server.config import ConfigError
-    from server.errors import CommandError, CorralError
+    from server.errors import CorralError
 
     try:
         yield

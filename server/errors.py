@@ -20,10 +20,6 @@ Errors cross from the worker to the API process by pickle, hence the plain attri
 """
 
 
-class CommandError(Exception):
-    """Why a command cannot go on, in a sentence for whoever typed it. No client sees it."""
-
-
 class CorralError(Exception):
     """Base of all errors that a client may see: `message`, and the request field it is about."""
 

@@ -7,9 +7,9 @@ the vocabulary and takes two seconds over a small model; this walks past arrays 
 import math
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from server.errors import ModelLoadError
@@ -22,18 +22,8 @@ VERSIONS = (2, 3)
 
 STRING, ARRAY = 8, 9
 SCALARS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+    0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
+}  # fmt: skip
 """How `struct` reads the value types of a header, by their number."""
 
 Value = str | int | float | bool | tuple[int, ...]
@@ -94,17 +84,38 @@ class _Malformed(Exception):
     """The file breaks the format; the message says how."""
 
 
+class _CutShort(_Malformed):
+    """It ends inside its header."""
+
+
 def read_header(path: Path) -> Header:
     """Read the header of the model at `path`. Raises ModelLoadError."""
     first = _read_part(path)
-    values = first.values
-    parts = [first, *map(_read_part, _siblings(path, _integer(values, "split.count")))]
+    others = map(_read_part, _siblings(path, _integer(first.values, "split.count")))
+    return _header(path.stem, [first, *others])
+
+
+def read_beginning(path: PurePath, data: bytes, size_bytes: int) -> Header | None:
+    """The header of a file that begins with `data` and has `size_bytes`; None if more is needed.
+
+    Of a model split over several files, what the first says. Raises ModelLoadError.
+    """
+    try:
+        return _header(path.stem, [_Walk(data, size_bytes).part()])
+    except _CutShort:
+        return None
+    except _Malformed as error:
+        raise ModelLoadError(f"{path}: {error}") from error
+
+
+def _header(stem: str, parts: Sequence[_Part]) -> Header:
+    values = parts[0].values
     architecture = str(values.get("general.architecture", "unknown"))
     n_embd_k, n_embd_v = _cell(values, architecture)
     return Header(
         kind=_kind(values, architecture),
         architecture=architecture,
-        name=str(values.get("general.name", path.stem)),
+        name=str(values.get("general.name", stem)),
         quant=_quant(values.get("general.file_type")),
         n_layer=_integer(values, f"{architecture}.block_count"),
         n_embd=_integer(values, f"{architecture}.embedding_length"),
@@ -197,7 +208,7 @@ def _read_part(path: Path, tokens: list[str] | None = None) -> _Part:
             if not file.read(1):
                 raise _Malformed("not a GGUF file: it is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Walk(data, tokens).part()
+                return _Walk(data, len(data), tokens).part()
     except OSError as error:
         raise ModelLoadError(f"{path}: {error.strerror}") from error
     except _Malformed as error:
@@ -207,8 +218,10 @@ def _read_part(path: Path, tokens: list[str] | None = None) -> _Part:
 class _Walk:
     """A walk through a header, from its first byte to its last."""
 
-    def __init__(self, data: mmap.mmap, tokens: list[str] | None = None):
+    def __init__(self, data: mmap.mmap | bytes, size_bytes: int, tokens: list[str] | None = None):
+        """`data`: the file, or its first bytes; `tokens` are filled with the vocabulary."""
         self._data = data
+        self._size = size_bytes
         self._tokens = tokens
         self._at = 0
         self._order = "<"
@@ -233,7 +246,7 @@ class _Walk:
                 continue
             values[key] = self._value(self._number("I"), key.endswith(PER_LAYER))
         n_params = self._tensors(n_tensors, _integer(values, "general.alignment") or ALIGNMENT)
-        return _Part(values, n_params, len(self._data))
+        return _Part(values, n_params, self._size)
 
     def _tensors(self, count: int, alignment: int) -> int:
         """The parameters of all tensors. Raises _Malformed if one reaches past the file's end."""
@@ -250,9 +263,9 @@ class _Walk:
             per_block, n_bytes = block_of.get(kind, (1, 0))
             end = max(end, offset + n_elements // per_block * n_bytes)
         start = -(-self._at // alignment) * alignment
-        if count and start + end > len(self._data):
+        if count and start + end > self._size:
             raise _Malformed(
-                f"truncated: {len(self._data):,} bytes, but its tensors need {start + end:,}"
+                f"truncated: {self._size:,} bytes, but its tensors need {start + end:,}"
             )
         return n_params
 
@@ -311,8 +324,8 @@ class _Walk:
             raise self._cut_short()
         return at
 
-    def _cut_short(self) -> _Malformed:
-        return _Malformed(f"truncated: its {len(self._data):,} bytes end inside the header")
+    def _cut_short(self) -> _CutShort:
+        return _CutShort(f"truncated: its {len(self._data):,} bytes end inside the header")
 
 
 def _code(kind: int) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-Value = str | int | bool
+Value = str | int | bool | list[str]
 
 
 def write_gguf(
@@ -24,15 +24,19 @@ def write_gguf(
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=1 if n_parts > 1 else 0)
     writer.add_file_type(quant)
-    writer.add_block_count(2)
-    writer.add_embedding_length(64)
-    writer.add_context_length(128)
-    writer.add_head_count(4)
-    for key, value in keys.items():
-        name = key.replace("__", ".")
+    shape: dict[str, Value] = {
+        f"{architecture}.block_count": 2,
+        f"{architecture}.embedding_length": 64,
+        f"{architecture}.context_length": 128,
+        f"{architecture}.attention.head_count": 4,
+    }
+    given = {key.replace("__", "."): value for key, value in keys.items()}
+    for name, value in (shape | given).items():
         match value:
             case str():
                 writer.add_string(name, value)
+            case list():
+                writer.add_array(name, value)
             case bool():
                 writer.add_bool(name, value)
             case int():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.errors import ModelLoadError
-from server.gguf import Header, read_ends, read_header
+from server.gguf import Header, read_beginning, read_ends, read_header
 
 TOKENS = ["<s>", "</s>", "hello", "wörld"]
 
@@ -226,6 +226,18 @@ def test_every_cut_is_found(tiny: Path) -> None:
         tiny.write_bytes(whole[:length])
         with pytest.raises(ModelLoadError, match=r"tiny\.gguf: truncated"):
             read_header(tiny)
+
+
+def test_the_beginning_says_all_or_nothing(tiny: Path) -> None:
+    whole = tiny.read_bytes()
+    header = read_header(tiny)
+    found = [read_beginning(tiny, whole[:n], len(whole)) for n in range(4, len(whole) + 1)]
+    end = found.index(header)
+    assert set(found[:end]) == {None}
+    assert set(found[end:]) == {header}
+    assert 4 + end < len(whole)  # before its tensors
+    with pytest.raises(ModelLoadError, match=r"tiny\.gguf: truncated: 100 bytes, but its tensors"):
+        read_beginning(tiny, whole, 100)
 
 
 def put(new: bytes) -> Callable[[bytes], bytes]:

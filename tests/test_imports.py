@@ -45,7 +45,12 @@ OURS = {
 THEIRS = {
     "llama_cpp": ("server.engine.llama",),
     "gguf": ("server.gguf",),
-    "huggingface_hub": ("server.pool.hub", "server.pool.pull", "server.pool.download"),
+    "huggingface_hub": (
+        "server.pool.hub",
+        "server.pool.pull",
+        "server.pool.download",
+        "server.pool.remote_header",
+    ),
     "llguidance": ("server.engine.grammar",),
     "fastapi": ("server.app", "server.api", "server.commands.serve"),
     "starlette": ("server.app", "server.api"),

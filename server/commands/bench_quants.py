@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from server.commands.console import table
+from server.commands.console import below, table
 from server.commands.errand import Errand
+from server.commands.failure import CommandError
 from server.errands import Advance, Measure, Measured
-from server.errors import CommandError
 from server.gguf import Header, read_header
 
 MODULE = "server.engine.measuring"
@@ -61,6 +61,11 @@ def run(files: Sequence[Path], options: Options, out: Console, status: Console) 
             )
             rows.append(Row(path, header, _measure(job, progress)))
     out.print(report(rows))
+    below(
+        out,
+        f"{rows[0].measured.n_scored:,} tokens scored; KL divergence in nats per token from "
+        f"{rows[0].path.name}, ± standard errors",
+    )
     if draw:
         draw(rows)
 
@@ -109,10 +114,7 @@ def _read(path: Path) -> str:
 def report(rows: Sequence[Row]) -> Table:
     """All rows against the first."""
     first = rows[0]
-    shown = table(
-        f"{first.measured.n_scored:,} tokens scored; KL divergence in nats per token from "
-        f"{escape(first.path.name)}, ± standard errors"
-    )
+    shown = table()
     shown.add_column("File", overflow="fold")
     for title in (
         "Quant", "Size", "Bits/weight", "Prefill t/s", "Decode t/s", "Perplexity",

@@ -7,6 +7,10 @@ WIDTH = 400
 """Columns where the reader is another program: nothing is cut off or broken."""
 
 
+NOTHING = "-"
+"""In a cell: nobody knows."""
+
+
 def out() -> Console:
     """Standard output."""
     console = Console()
@@ -20,8 +24,11 @@ def err() -> Console:
     return Console(stderr=True)
 
 
-def table(caption: str | None = None) -> Table:
-    """Without lines; what it says of itself stands below."""
-    return Table(
-        box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left"
-    )
+def table() -> Table:
+    """Without lines."""
+    return Table(box=None, pad_edge=False, header_style="bold")
+
+
+def below(out: Console, text: str) -> None:
+    """Say what a table means."""
+    out.print(text, style="dim", highlight=False, markup=False)

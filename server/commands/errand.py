@@ -9,8 +9,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Self, TypeVar
 
+from server.commands.failure import CommandError
 from server.errands import Advance, Measure, Quantize, Refused
-from server.errors import CommandError
 
 R = TypeVar("R")
 

@@ -11,13 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from server.commands import running
-from server.commands.console import table
+from server.commands.console import NOTHING, below, table
 from server.config import Config
 from server.estimate import choose_n_ctx
 from server.placement import Need, least
 from server.pool.catalog import Entry, read_catalog
-
-NOTHING = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,8 @@ def run(config: Config, as_json: bool, out: Console) -> None:
     if as_json:
         out.out(json.dumps([asdict(row) for row in found], indent=2), highlight=False)
     elif found:
-        out.print(report(found, _footer(config, states)))
+        out.print(report(found))
+        below(out, _footer(config, states))
     else:
         out.print("no models are configured and none were found")
 
@@ -76,12 +75,12 @@ def _footer(config: Config, states: Mapping[str, str] | None) -> str:
     if states is not None:
         return memory
     server = config.server
-    return f"{memory}. No server answers at {running.called(server.host)}:{server.port}: no states"
+    return f"{memory}\nNo server answers at {running.called(server.host)}:{server.port}: no states"
 
 
-def report(rows: Sequence[Row], footer: str) -> Table:
+def report(rows: Sequence[Row]) -> Table:
     """One line for each; ids and faults are broken where a terminal is narrow."""
-    shown = table(footer)
+    shown = table()
     faults = any(row.fault for row in rows)
     shown.add_column("ID", overflow="fold")
     shown.add_column("Quant", no_wrap=True)

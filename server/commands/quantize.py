@@ -15,8 +15,9 @@ from rich.table import Table
 
 from server.commands.console import table
 from server.commands.errand import Errand
+from server.commands.failure import CommandError
 from server.errands import Advance, Quantize, Quantized
-from server.errors import CommandError, ModelLoadError
+from server.errors import ModelLoadError
 from server.filenames import family_of, part_of
 from server.gguf import Header, read_header
 from server.quants import ALIASES, NAMES

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from server.commands.bench_quants import Row
-from server.errors import CommandError
+from server.commands.failure import CommandError
 
 
 class Axes(Protocol):

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 
 from server import __version__
 from server.app import create_app
+from server.commands.failure import CommandError
 from server.commands.running import called
 from server.config import Config, ConfigError
-from server.errors import CommandError
 from server.pool.catalog import read_catalog
 from server.pool.pool import ModelPool
 

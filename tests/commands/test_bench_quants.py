@@ -11,8 +11,9 @@ from rich.console import Console
 from server.commands import bench_quants
 from server.commands.bench_quants import Options, run
 from server.commands.errand import Errand
+from server.commands.failure import CommandError
 from server.errands import Quantize, Quantized
-from server.errors import CommandError, ModelLoadError
+from server.errors import ModelLoadError
 
 TEXT = (
     "The river rises in the hills above the town and runs for sixty miles to the sea. In spring "

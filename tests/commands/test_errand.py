@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from server.commands.errand import Errand
+from server.commands.failure import CommandError
 from server.errands import Advance, Quantize, Quantized
-from server.errors import CommandError
 
 JOB = Quantize("nothing.gguf", "Q8_0", "out.gguf", 1, True)
 

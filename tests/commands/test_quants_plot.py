@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from server.commands.bench_quants import Row
+from server.commands.failure import CommandError
 from server.commands.quants_plot import draw
 from server.errands import Measured
-from server.errors import CommandError
 from server.gguf import read_header
 
 

@@ -8,8 +8,8 @@ import gguf
 import pytest
 
 from server.commands.errand import Errand
+from server.commands.failure import CommandError
 from server.errands import Advance, Quantize, Quantized
-from server.errors import CommandError
 from server.gguf import read_header
 from server.quants import ALIASES, NAMES
 

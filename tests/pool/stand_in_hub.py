@@ -5,7 +5,9 @@ Two servers, since the hub sends large files from another host, which must not s
 
 import hashlib
 import json
+import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -64,7 +66,7 @@ class StandIn:
         return [r for r in self.requests if r.method == "GET" and r.path == f"/cdn/{file}"]
 
 
-class Answering(BaseHTTPRequestHandler):
+class Answering(BaseHTTPRequestHandler, ABC):
     """What both servers share."""
 
     protocol_version = "HTTP/1.1"
@@ -87,8 +89,9 @@ class Answering(BaseHTTPRequestHandler):
         )
         self.answer(unquote(urlsplit(self.path).path))
 
+    @abstractmethod
     def answer(self, path: str) -> None:
-        raise NotImplementedError
+        """Send what is at `path`."""
 
     def send(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
@@ -178,9 +181,10 @@ class CdnHandler(Answering):
         if hub.statuses:
             self.refuse(hub.statuses.pop(0))
         elif (asked := self.headers["Range"]) and hub.ranges:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-            place = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            self.send(206, {"Content-Range": place}, data[start:])
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            body = data[int(first) : int(last or len(data)) + 1]
+            place = f"bytes {first}-{int(first) + len(body) - 1}/{len(data)}"
+            self.send(206, {"Content-Range": place}, body)
         else:
             self.send(200, {}, data)
 
@@ -210,11 +214,19 @@ def serve() -> Generator[StandIn]:
         hub.go_on.set()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Tell what went wrong, unless it is that a client has left."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # pyright: ignore[reportArgumentType]
+
+
 @contextmanager
 def _listening(handler: type[Answering], hub: StandIn) -> Generator[str]:
     bound: Callable[..., Answering] = type(handler.__name__, (handler,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), bound) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), bound) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

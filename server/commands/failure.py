@@ -1,0 +1,5 @@
+"""Why a command cannot go on."""
+
+
+class CommandError(Exception):
+    """Says it in a sentence for whoever typed the command."""
