@@ -3,6 +3,8 @@
 from server.api import admin, health, prompts, rerank, tokens
 from server.api.openai import chat, completions, embeddings, models
 from server.api.openai.responses import routes, stored
+from server.api.tgi import generate, info
+from server.api.tgi import tokens as tgi_tokens
 
 ROUTERS = (
     chat.router,
@@ -13,7 +15,11 @@ ROUTERS = (
     rerank.router,
     models.router,
     prompts.router,
+    tokens.tokenizing,
     tokens.router,
+    generate.router,
+    info.router,
+    tgi_tokens.router,
     health.router,
     admin.router,
 )
