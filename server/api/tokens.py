@@ -19,9 +19,9 @@ from server.api.asking import Asking
 from server.api.body import Body, json_body
 from server.api.default_model import default_model
 from server.api.deps import AppServices, Services, until_gone
-from server.api.openapi import ErrorResponse, Responses, Sent, sent
+from server.api.openapi import Sent, sent
 from server.api.prompts import Conversation
-from server.api.tgi.errors import TgiError, TgiRoute
+from server.api.tgi.errors import TGI_ERRORS, TgiRoute
 from server.api.tgi.tokens import PlacedToken, PlacedTokens, placed
 from server.chat.format import chat_format
 from server.errors import InvalidRequest
@@ -41,9 +41,6 @@ class _Route(TgiRoute):
 
 router = APIRouter()
 tokenizing = APIRouter(route_class=_Route)
-
-TOLD: Responses = {status: {"model": ErrorResponse | TgiError} for status in ("4XX", "5XX")}
-"""Errors of a path that speaks with everybody."""
 
 
 class _Body(Body):
@@ -164,7 +161,7 @@ class TokenizerInfo(Sent):
 @tokenizing.post(
     "/tokenize",
     response_model=TokenList | TokenPieces | TokenIds | list[PlacedToken],
-    responses=TOLD,
+    responses=TGI_ERRORS,
 )
 async def tokenize(
     request: Request,

@@ -89,6 +89,9 @@ def test_a_chat(client: Any) -> None:
     chunks = client.chat_completion([*map(dict, user("Name a colour."))], stream=True, **settings)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert text == whole.choices[0].message.content
+    del settings["model"]
+    unnamed = client.chat_completion([*map(dict, user("Name a colour."))], **settings)
+    assert unnamed.model == MODEL
 
 
 def test_a_chat_of_a_given_shape(client: Any) -> None:

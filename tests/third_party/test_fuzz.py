@@ -25,7 +25,14 @@ responses there are; and that whatever it does not allow is refused, since clien
 are not served, and numbers as strings."""
 
 
-ASKED = ("/chat/completions", "/completions", "/embeddings", "/responses", "/tokenize")
+ASKED = (
+    "/chat/completions",
+    "/completions",
+    "/embeddings",
+    "/generate",
+    "/responses",
+    "/tokenize",
+)
 """Endpoints that must have answered something, or the rest says little."""
 
 

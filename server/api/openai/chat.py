@@ -8,6 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from server.api.body import json_body
+from server.api.default_model import named_model
 from server.api.deps import AppServices, aside
 from server.api.openai.chat_answer import ChatCompletion, ChatCompletionChunk
 from server.api.openai.chat_wire import ChatChunks, ChatWhole
@@ -94,7 +95,8 @@ async def create_chat_completion(
     body: Annotated[ChatCompletionRequest, Depends(json_body(ChatCompletionRequest))],
 ) -> Response:
     """Answer a conversation."""
-    job = await Job.begin(request, services, body.model, body.extras)
+    model = named_model(services.pool, body.model)
+    job = await Job.begin(request, services, model, body.extras)
     worker = job.worker
     plan = await body.plan(request, worker)
     generate = GenerateRequest(

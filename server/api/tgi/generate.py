@@ -24,11 +24,8 @@ SEEDS = 2**31
 
 router = APIRouter(route_class=TgiRoute)
 
-
-class EventsOnly(Response):
-    """For /openapi.json: an answer that is never whole."""
-
-    media_type = EVENT_STREAM
+EVENT = {"$ref": f"#/components/schemas/{StreamResponse.__name__}"}
+"""For /openapi.json: an answer that is never whole."""
 
 
 @router.post("/generate", response_model=GenerateResponse, responses=TGI_ERRORS)
@@ -43,8 +40,8 @@ async def generate(
 
 @router.post(
     "/generate_stream",
-    response_class=EventsOnly,
-    responses={**TGI_ERRORS, **streams(StreamResponse)},
+    response_class=Response,
+    responses={**TGI_ERRORS, 200: {"content": {EVENT_STREAM: {"schema": EVENT}}}},
 )
 async def generate_stream(
     request: Request,
