@@ -72,6 +72,8 @@ class GenerateRequest:
     """How many of the best tokens to tell beside each token's own score; None: no scores."""
     echo: bool = False
     """Tell the prompt's tokens too, with scores if `logprobs` is set. `max_tokens` may be 0."""
+    keep_stop: bool = False
+    """The stop string that ends the answer is a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +275,8 @@ class Finished:
     n_cached: int
     n_completion: int
     scores: tuple[TokenScore, ...] = ()
+    queued_s: float = 0.0
+    """How long it waited for a slot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ SECTION = re.compile(r"^## (?:(GET|POST|DELETE) )?(.+)$", re.MULTILINE)
 ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \|(.*)\|$", re.MULTILINE)
 
 CHAT = "POST /v1/chat/completions"
-NO_FIELDS = ("GET /v1/healthz", "GET /v1/readyz", "GET /v1/metrics")
+NO_FIELDS = ("GET /v1/health", "GET /v1/healthz", "GET /v1/readyz", "GET /v1/metrics")
 
 AS_CHAT = (
     "POST /v1/apply-template",
+    "POST /v1/chat_tokenize",
     "POST /v1/chat/completions/input_tokens",
     "POST /v1/tokenize",
 )

@@ -6,6 +6,8 @@ from server.api.admin import models as admin_models
 from server.api.admin import pull, reload
 from server.api.openai import chat, completions, embeddings, models
 from server.api.openai.responses import routes, stored
+from server.api.tgi import generate, info
+from server.api.tgi import tokens as tgi_tokens
 
 ROUTERS = (
     chat.router,
@@ -16,7 +18,11 @@ ROUTERS = (
     rerank.router,
     models.router,
     prompts.router,
+    tokens.tokenizing,
     tokens.router,
+    generate.router,
+    info.router,
+    tgi_tokens.router,
     health.router,
     admin_models.router,
     admin_events.router,

@@ -21,6 +21,8 @@ class Piece(NamedTuple):
     text: str
     n_tokens: int
     scores: tuple[TokenScore, ...] = ()
+    last: bool = False
+    """The end of the choice comes next."""
 
 
 class Echoed(NamedTuple):
@@ -47,6 +49,8 @@ class Tokens:
     completion: int
     reasoning: int = 0
     """Of `completion`, as far as the reader of the answer has told."""
+    queued_s: float = 0.0
+    """How long the choices waited for a slot: the one that waited longest."""
 
 
 AnswerEvent = Piece | Echoed | End | Tokens
@@ -121,7 +125,7 @@ class Answers:
         ends[index] = event
         reason = _end_reason(event)
         if text:
-            return [Piece(index, text, event.n_tokens, scores), End(index, reason)]
+            return [Piece(index, text, event.n_tokens, scores, True), End(index, reason)]
         return [End(index, reason, scores)]
 
     def _count(self, ends: Sequence[Finished]) -> Tokens:
@@ -132,6 +136,7 @@ class Answers:
             # Of choices with one prompt, the one that found least paid for the others.
             cached=sum(min(choice.n_cached for choice in choices) for choices in prompts),
             completion=sum(end.n_completion for end in ends),
+            queued_s=max(end.queued_s for end in ends),
         )
 
     async def _merged(self) -> AsyncGenerator[tuple[int, GenerationEvent]]:

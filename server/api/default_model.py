@@ -1,7 +1,10 @@
-"""default_model: who answers clients of other servers, which name no model."""
+"""Who answers clients of other servers, which name no model."""
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, ModelNotFound
 from server.pool.pool import ModelPool
+
+NO_NAMES = ("dummy", "tgi")
+"""What huggingface_hub and the documentation of TGI put in place of a name."""
 
 
 def default_model(pool: ModelPool) -> str:
@@ -20,3 +23,13 @@ def default_model(pool: ModelPool) -> str:
             param="model",
         )
     return candidates[0]
+
+
+def named_model(pool: ModelPool, model: str) -> str:
+    """`model`, or the default one if that is no name. Raises InvalidRequest if there is none."""
+    if model not in NO_NAMES:
+        return model
+    try:
+        return pool.resolve(model)
+    except ModelNotFound:
+        return default_model(pool)

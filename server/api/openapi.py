@@ -53,7 +53,7 @@ class Sent(BaseModel):
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
 
-def sent(answer: Sent, headers: Mapping[str, str]) -> Response:
+def sent(answer: BaseModel, headers: Mapping[str, str]) -> Response:
     """A whole answer."""
     return Response(answer.model_dump_json(), headers=headers, media_type=JSONResponse.media_type)
 

@@ -1,14 +1,18 @@
 """POST /tokenize, POST /detokenize and GET /tokenizer_info.
 
-Bodies are vLLM's (`prompt`, `messages`) or llama-server's (`content`), told apart by their keys.
+Bodies are vLLM's (`prompt`, `messages`), llama-server's (`content`) or TGI's (`inputs`), told apart
+by their keys.
 """
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Literal, assert_never, cast
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import Discriminator, RootModel, Tag
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from server.api.asking import Asking
@@ -17,12 +21,26 @@ from server.api.default_model import default_model
 from server.api.deps import AppServices, Services, until_gone
 from server.api.openapi import Sent, sent
 from server.api.prompts import Conversation
+from server.api.tgi.errors import TGI_ERRORS, TgiRoute
+from server.api.tgi.tokens import PlacedToken, PlacedTokens, placed
 from server.chat.format import chat_format
 from server.errors import InvalidRequest
 from server.ipc import Detokenize, Detokenized, Tokenize, Tokenized
 from server.pool.worker import Worker
 
+
+class _Route(TgiRoute):
+    """Errors are told in TGI's way to those who ask in it."""
+
+    async def speaks_tgi(self, request: Request) -> bool:
+        try:
+            return _kind(json.loads(await request.body())) == "<inputs>"
+        except (ValueError, HTTPException, ClientDisconnect):
+            return False
+
+
 router = APIRouter()
+tokenizing = APIRouter(route_class=_Route)
 
 
 class _Body(Body):
@@ -53,23 +71,34 @@ class TokenizeContent(_Body):
     with_pieces: bool = False
 
 
+class TokenizeInputs(_Body):
+    """TGI's, of a text, in which control tokens are recognised. Parameters change nothing."""
+
+    inputs: str
+    add_special_tokens: bool = True
+    parameters: Mapping[str, object] = {}
+
+
 def _kind(body: object) -> str | None:
-    keys = ("messages", "prompt", "content")
+    keys = ("messages", "prompt", "content", "inputs")
     fields = cast("Mapping[str, object]", body if isinstance(body, Mapping) else {})
     return next((f"<{key}>" for key in keys if fields.get(key) is not None), None)
 
 
-class TokenizeRequest(RootModel[TokenizePrompt | TokenizeMessages | TokenizeContent]):
+class TokenizeRequest(
+    RootModel[TokenizePrompt | TokenizeMessages | TokenizeContent | TokenizeInputs]
+):
     """A text or a conversation, told apart by their keys."""
 
     root: Annotated[
         Annotated[TokenizePrompt, Tag("<prompt>")]
         | Annotated[TokenizeMessages, Tag("<messages>")]
-        | Annotated[TokenizeContent, Tag("<content>")],
+        | Annotated[TokenizeContent, Tag("<content>")]
+        | Annotated[TokenizeInputs, Tag("<inputs>")],
         Discriminator(
             _kind,
             custom_error_type="no_text",
-            custom_error_message="one of prompt, messages and content is required",
+            custom_error_message="one of prompt, messages, content and inputs is required",
         ),
     ]
 
@@ -129,7 +158,11 @@ class TokenizerInfo(Sent):
     chat_template: str | None
 
 
-@router.post("/tokenize", response_model=TokenList | TokenPieces | TokenIds)
+@tokenizing.post(
+    "/tokenize",
+    response_model=TokenList | TokenPieces | TokenIds | list[PlacedToken],
+    responses=TGI_ERRORS,
+)
 async def tokenize(
     request: Request,
     services: AppServices,
@@ -146,6 +179,8 @@ async def tokenize(
     question = await _question(request, asked, worker)
     async with until_gone(request):
         found = await worker.ask(question, Tokenized)
+    if isinstance(asked, TokenizeInputs):
+        return sent(PlacedTokens(placed(found, asked.inputs)), headers)
     return sent(_answer(asked, found, worker.info.n_ctx), headers)
 
 
@@ -191,7 +226,7 @@ async def _begin(request: Request, services: Services, body: _Body) -> Asking:
 _Asked = TokenizePrompt | TokenizeMessages | TokenizeContent
 
 
-async def _question(request: Request, asked: _Asked, worker: Worker) -> Tokenize:
+async def _question(request: Request, asked: _Asked | TokenizeInputs, worker: Worker) -> Tokenize:
     match asked:
         case TokenizePrompt():
             return Tokenize(asked.prompt, asked.add_special_tokens)
@@ -200,6 +235,8 @@ async def _question(request: Request, asked: _Asked, worker: Worker) -> Tokenize
             return Tokenize(prompt.text, asked.add_special_tokens, literal=prompt.literal)
         case TokenizeContent():
             return Tokenize(asked.content, asked.add_special, asked.parse_special)
+        case TokenizeInputs():
+            return Tokenize(asked.inputs, asked.add_special_tokens)
         case _:
             assert_never(asked)
 

@@ -6,12 +6,13 @@ import codecs
 class Detokenizer:
     """Text of one answer. What may turn out to be part of a stop string is held back."""
 
-    def __init__(self, stop: tuple[str, ...] = ()):
+    def __init__(self, stop: tuple[str, ...] = (), keep_stop: bool = False):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = stop
+        self._keep_stop = keep_stop
         self._held = ""
         self.stopped = False
-        """A stop string has come; it and what follows are dropped."""
+        """A stop string has come. What follows is dropped, and so is it if it is not to be kept."""
 
     def push(self, piece: bytes) -> str:
         """Take the next token's bytes; returns the text that is safe to send."""
@@ -29,13 +30,14 @@ class Detokenizer:
         if self.stopped:
             return ""
         text = self._held + new
-        found = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        found = [(at, len(stop)) for stop in self._stop if (at := text.find(stop)) >= 0]
         hold = len(text) - max(_overlap(text, stop) for stop in self._stop)
         # One that began before may still be on its way: the first by position counts.
-        if found and (final or min(found) <= hold):
+        if found and (final or min(found)[0] <= hold):
             self.stopped = True
             self._held = ""
-            return text[: min(found)]
+            at, length = min(found)
+            return text[: at + length] if self._keep_stop else text[:at]
         self._held = text[hold:]
         return text[:hold]
 

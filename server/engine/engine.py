@@ -291,6 +291,7 @@ class Engine:
             n_cached=sequence.n_reused,
             n_completion=sequence.n_completion,
             scores=scores.finish(text, stopped) if scores else (),
+            queued_s=sequence.queued_s,
         )
 
 

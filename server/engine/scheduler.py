@@ -77,6 +77,7 @@ class Scheduler:
             if not self._claim(sequence, match):
                 break
             self.waiting.remove(sequence)
+            sequence.begin()
             insort(self.running, sequence, key=lambda s: s.id)
         self._close_gaps()
 

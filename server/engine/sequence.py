@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from time import perf_counter
 
 import numpy as np
 
@@ -45,6 +46,9 @@ class Sequence:
         self.n_reused = 0
         """Prompt tokens whose cells were there already."""
         self.slot: int | None = None
+        self._made = perf_counter()
+        self.queued_s = 0.0
+        """How long it waited for its first slot."""
         self.parked: State | None = None
         """The cells of a sequence that was sent back to waiting."""
         self.cache_prompt = request.cache_prompt
@@ -52,7 +56,7 @@ class Sequence:
         self._constraint = constraint
         self.forced = deque(constraint.forced if constraint else ())
         """Tokens that must come next, by the grammar, in this order."""
-        self.detokenizer = Detokenizer(request.stop)
+        self.detokenizer = Detokenizer(request.stop, request.keep_stop)
         self.n_unsent = 0
         """Generated tokens that no event has counted yet."""
         self.n_top = request.logprobs
@@ -137,6 +141,10 @@ class Sequence:
                 self.sampler.accept(self.forced[0])
             chosen = False
             yield self.forced.popleft()
+
+    def begin(self) -> None:
+        """It has a slot."""
+        self.queued_s = self.queued_s or perf_counter() - self._made
 
     def append(self, token: int) -> None:
         """Take the next token."""

@@ -41,7 +41,12 @@ async def collect(answers: Answers) -> Sequence[AnswerEvent]:
 
 async def test_one_choice() -> None:
     events = await collect(submit(worker_of(speak("Hel", "lo", n_prompt=7, n_cached=3))))
-    assert events == [Piece(0, "Hel", 1), Piece(0, "lo", 1), End(0, "stop"), Tokens(7, 3, 2)]
+    assert events == [
+        Piece(0, "Hel", 1),
+        Piece(0, "lo", 1, (), True),
+        End(0, "stop"),
+        Tokens(7, 3, 2),
+    ]
 
 
 async def test_text_that_is_held_back_is_no_piece() -> None:
@@ -64,7 +69,7 @@ async def test_scores_come_with_their_text_and_the_last_with_the_end() -> None:
     assert events[:-1] == [Piece(0, "", 1, scored(b"b")), End(0, "stop", scored(b""))]
     finished = Finished(0, "c", 1, "stop", 7, 0, 3, scored(b"c", b""))
     events = await collect(submit(worker_of(lambda _, __: [ACCEPTED, finished])))
-    assert events[:-1] == [Piece(0, "c", 1, scored(b"c", b"")), End(0, "stop")]
+    assert events[:-1] == [Piece(0, "c", 1, scored(b"c", b""), True), End(0, "stop")]
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -75,7 +80,11 @@ async def test_the_echo_comes_first(n: int) -> None:
     events = await collect(submit(worker_of(script), n=n))
     for index in range(n):
         mine = [event for event in events if not isinstance(event, Tokens) and event[0] == index]
-        assert mine == [Echoed(index, scored(b"Hi")), Piece(index, "x", 1), End(index, "stop")]
+        assert mine == [
+            Echoed(index, scored(b"Hi")),
+            Piece(index, "x", 1, (), True),
+            End(index, "stop"),
+        ]
 
 
 async def test_a_prompt_counts_once_and_its_cache_by_the_choice_that_found_least() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.api.default_model import default_model
+from server.api.default_model import default_model, named_model
 from server.config import Config, ModelConfig
 from server.errors import InvalidRequest
 from server.pool.pool import ModelPool
@@ -35,3 +35,17 @@ def test_nobody_to_answer(ids: tuple[str, ...]) -> None:
     with pytest.raises(InvalidRequest, match=f"none of the {len(ids)} models") as error:
         default_model(pool(*ids))
     assert error.value.param == "model"
+
+
+@pytest.mark.parametrize(
+    ("ids", "model", "chosen"),
+    [
+        (("a", "b*"), "a", "a"),
+        (("a", "b*"), "nobody", "nobody"),
+        (("a", "b*"), "dummy", "b"),
+        (("a", "b*"), "tgi", "b"),
+        (("tgi", "b*"), "tgi", "tgi"),
+    ],
+)
+def test_what_is_no_name(ids: tuple[str, ...], model: str, chosen: str) -> None:
+    assert named_model(pool(*ids), model) == chosen

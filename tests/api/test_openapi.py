@@ -13,7 +13,18 @@ from pydantic import BaseModel
 
 from server.api import openapi
 from server.api.body import json_body
-from server.ipc import Question, Reply, Tokenized
+from server.ipc import (
+    Accepted,
+    Delta,
+    Echo,
+    Event,
+    Finished,
+    GenerateRequest,
+    Question,
+    Reply,
+    Tokenized,
+    TokenScore,
+)
 from server.sampling import ALIASES, SamplingParams
 from tests.api.scripted import MODEL, build, events, house
 
@@ -62,6 +73,19 @@ def test_every_operation_has_a_name_of_its_own(told: Json) -> None:
     assert {"create_chat_completion", "create_completion", "list_models", "tokenize"} <= set(names)
 
 
+TGI = ("", "generate", "generate_stream", "info", "health", "tokenize", "chat_tokenize")
+
+
+def errors_of(path: str, status: str) -> Json:
+    """The schema of this endpoint's errors: OpenAI's, or TGI's too."""
+    ours, tgis = ({"$ref": f"#/components/schemas/{n}"} for n in ("ErrorResponse", "TgiError"))
+    if path.removeprefix("/v1/") not in TGI:
+        return ours
+    if (path, status) == ("/v1/health", "5XX"):
+        return {"$ref": "#/components/schemas/Unhealthy"}
+    return {"anyOf": [ours, tgis]}
+
+
 def test_every_operation_is_described(told: Json) -> None:
     for method, path, operation in operations(told):
         where = f"{method} {path}"
@@ -74,7 +98,8 @@ def test_every_operation_is_described(told: Json) -> None:
             assert kind["schema"], where
         for status in ("4XX", "5XX"):
             (schema,) = responses[status]["content"].values()
-            assert schema["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}, where
+            schema["schema"].pop("title", None)
+            assert schema["schema"] == errors_of(path, status), where
 
 
 def test_every_model_is_used(told: Json) -> None:
@@ -177,6 +202,40 @@ async def test_what_is_generated(told: Json, path: str, body: Json, include_usag
         check(told, content(told, path, "200", "text/event-stream"), chunk)
 
 
+def scored(_: int, request: GenerateRequest) -> list[Event]:
+    """Two tokens, told as TGI needs them."""
+    scores = [TokenScore(id, b"x", -0.5, ((id, b"x", -0.5),)) for id in (1, 2)]
+    echo: list[Event] = [Echo(0, (TokenScore(3, b"Hi", None),))] if request.echo else []
+    end = Finished(0, "x", 1, "stop", 1, 0, 2, (scores[1],))
+    return [Accepted(0, 1), *echo, Delta(0, "x", 1, (scores[0],)), end]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"details": True, "stop": "x", "best_of": 2, "do_sample": True},
+        {"details": True, "top_n_tokens": 1, "decoder_input_details": True},
+    ],
+)
+async def test_what_is_generated_for_tgi(told: Json, parameters: Json) -> None:
+    body = {"inputs": "Hi", "parameters": parameters}
+    async with house(scored) as h:
+        for path in ("/v1/", "/v1/generate"):
+            whole = await h.post(path, **body)
+            check(told, content(told, path, "200"), whole.json())
+        streamed = {"details": True, "top_n_tokens": parameters.get("top_n_tokens", 0)}
+        response = await h.post("/v1/generate_stream", inputs="Hi", parameters=streamed)
+        refused = await h.post("/v1/generate_stream")
+    schema = content(told, "/v1/generate_stream", "200", "text/event-stream")
+    blocks = response.text.removesuffix("\n\n").split("\n\n")
+    for block in blocks:
+        check(told, schema, json.loads(block.removeprefix("data:")))
+    assert len(blocks) == 2
+    assert refused.status_code == 422
+    check(told, content(told, "/v1/generate_stream", "4XX"), refused.json())
+
+
 def one_token(_: Question) -> Reply:
     return Tokenized((1,), (b"x",))
 
@@ -187,6 +246,7 @@ def one_token(_: Question) -> Reply:
         ("/v1/tokenize", {"prompt": "Hi"}),
         ("/v1/tokenize", {"content": "Hi"}),
         ("/v1/tokenize", {"content": "Hi", "with_pieces": True}),
+        ("/v1/tokenize", {"inputs": "Hi"}),
         ("/v1/apply-template", {"messages": MESSAGES}),
         ("/v1/chat/completions/input_tokens", {"messages": MESSAGES}),
     ],

@@ -108,7 +108,7 @@ async def test_nulls_are_as_good_as_absent() -> None:
 @pytest.mark.parametrize(
     ("body", "message", "param"),
     [
-        ({}, "one of prompt, messages and content is required, got an object", None),
+        ({}, "one of prompt, messages, content and inputs is required, got an object", None),
         ({"prompt": 1}, "prompt: Input should be a valid string, got 1", "prompt"),
         ({"content": ["Hi"]}, "content: Input should be a valid string, got a list", "content"),
         ({"prompt": "", "add_special_tokens": 2}, "add_special_tokens: ", "add_special_tokens"),

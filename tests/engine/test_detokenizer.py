@@ -151,3 +151,20 @@ def test_an_earlier_stop_may_still_come() -> None:
     assert not detokenizer.stopped
     assert detokenizer.push(b"d") == "a"
     assert detokenizer.stopped
+
+
+@given(pieces=cut_up(), stop=ANY_STOPS)
+@example(pieces=[b"ab", b"c"], stop=("abc", "b"))
+def test_a_stop_that_is_kept_ends_the_text(pieces: list[bytes], stop: tuple[str, ...]) -> None:
+    cut, stopped = expected(b"".join(pieces), stop)
+    detokenizer = Detokenizer(stop, keep_stop=True)
+    text = ""
+    for piece in pieces:
+        text += detokenizer.push(piece)
+        if detokenizer.stopped:
+            break
+    else:
+        text += detokenizer.finish()
+    assert detokenizer.stopped == stopped
+    assert text.startswith(cut)
+    assert text.removeprefix(cut) in (stop if stopped else ("",))

@@ -1,6 +1,7 @@
 """The engine over a context that notices every wrong cell."""
 
 from collections.abc import Iterator
+from time import perf_counter
 
 import pytest
 from hypothesis import given, settings
@@ -370,3 +371,13 @@ def test_many_who_wait_may_take_more_of_a_step(n_streams: int, n_waiting: int, b
     before = context.n_forwarded
     bench.step()
     assert context.n_forwarded - before == budget + n_streams
+
+
+def test_the_wait_for_a_slot_is_told() -> None:
+    bench = Bench(FakeContext(n_slots=1))
+    for id in (1, 2):
+        bench.submit(id, range(1, 9), max_tokens=4)
+    begun = perf_counter()
+    bench.run()
+    first, second = (bench.finished(id).queued_s for id in (1, 2))
+    assert 0 < first < second < perf_counter() - begun + first

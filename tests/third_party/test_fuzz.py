@@ -29,7 +29,14 @@ are not served, and numbers as strings."""
 ROUNDS = 4
 """As many as it takes to reach all of ASKED, at most: a busy machine gets less far in its time."""
 
-ASKED = ("/chat/completions", "/completions", "/embeddings", "/responses", "/tokenize")
+ASKED = (
+    "/chat/completions",
+    "/completions",
+    "/embeddings",
+    "/generate",
+    "/responses",
+    "/tokenize",
+)
 """Endpoints that must have answered something, or the rest says little."""
 
 

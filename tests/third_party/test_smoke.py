@@ -10,7 +10,9 @@ from tests.e2e.asking import MODEL
 from tests.third_party.running import python, run
 
 
-@pytest.mark.parametrize("program", ["litellm_calls", "instructor_calls", "pydantic_ai_calls"])
+@pytest.mark.parametrize(
+    "program", ["litellm_calls", "instructor_calls", "pydantic_ai_calls", "tgi_calls"]
+)
 def test_libraries(program: str, environ: Mapping[str, str], tmp_path: Path) -> None:
     # litellm would look for a newer list of prices.
     local = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}

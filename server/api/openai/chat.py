@@ -8,6 +8,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from server.api.body import json_body
+from server.api.default_model import named_model
 from server.api.deps import AppServices, Services
 from server.api.loading import once_loaded
 from server.api.openai.chat_answer import ChatCompletion, ChatCompletionChunk
@@ -96,12 +97,15 @@ async def create_chat_completion(
     body: Annotated[ChatCompletionRequest, Depends(json_body(ChatCompletionRequest))],
 ) -> Response:
     """Answer a conversation."""
-    answer = _answer(request, services, body)
-    return await once_loaded(request, services, body.model, body.stream, answer)
+    model = named_model(services.pool, body.model)
+    answer = _answer(request, services, body, model)
+    return await once_loaded(request, services, model, body.stream, answer)
 
 
-async def _answer(request: Request, services: Services, body: ChatCompletionRequest) -> Response:
-    job = await Job.begin(request, services, body.model, body.extras)
+async def _answer(
+    request: Request, services: Services, body: ChatCompletionRequest, model: str
+) -> Response:
+    job = await Job.begin(request, services, model, body.extras)
     worker = job.worker
     plan = await body.plan(request, worker)
     generate = GenerateRequest(

@@ -1,6 +1,6 @@
 """From a sound request to its response. Streamed and whole answers take the same way."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -11,9 +11,10 @@ from starlette.responses import JSONResponse, Response
 from server.api.answers import AnswerEvent, Answers
 from server.api.deps import Services, until_gone
 from server.api.envelope import visit_of
+from server.api.errors import Told
 from server.api.fields import merge_sampling, report_unserved, sort_out
 from server.api.keep_alive import read_keep_alive
-from server.api.sse import EventStream
+from server.api.sse import DONE, EventStream, data_event
 from server.errors import InvalidRequest
 from server.ipc import GenerateRequest
 from server.pool.worker import Worker
@@ -56,11 +57,18 @@ class Job:
         return cls(request, services, worker, sampling, headers)
 
     async def reply(
-        self, requests: Sequence[GenerateRequest], n: int, writer: Writer, stream: bool
+        self,
+        requests: Sequence[GenerateRequest],
+        n: int,
+        writer: Writer,
+        stream: bool,
+        done: bytes = DONE,
+        failure: Callable[[Told], bytes] = data_event,
     ) -> Response:
         """Submit, wait for the verdict on every choice, then stream or collect.
 
-        `requests` are the choices in order, `n` in a row for each prompt.
+        `requests` are the choices in order, `n` in a row for each prompt. `done` and `failure` are
+        how a stream ends.
         """
         visit = visit_of(self.request)
         metrics = self.services.metrics
@@ -73,7 +81,9 @@ class Job:
                 stack.pop_all()
                 ping_s = self.services.config.server.ping_s
                 written = _written(answers, writer)
-                return EventStream(written, answers.close, visit, ping_s, self.headers)
+                return EventStream(
+                    written, answers.close, visit, ping_s, self.headers, done, failure
+                )
             async with until_gone(self.request):
                 whole = b"".join([part async for part in _written(answers, writer)])
             return Response(whole, headers=self.headers, media_type=JSONResponse.media_type)

@@ -49,13 +49,18 @@ class ResponseFormat(BaseModel):
         default=None, alias="schema", description="a schema for json_object, as llama-server has it"
     )
 
+    value: Schema | None = Field(
+        default=None, description="a schema for json_object, as huggingface_hub sends it"
+    )
+
     def grammar(self) -> Grammar | None:
         """Raises InvalidRequest."""
         match self.type:
             case "text":
                 return None
             case "json_object":
-                return json_grammar(self.schema_ or {"type": "object"}, "response_format.schema")
+                name, schema = ("value", self.value) if self.value else ("schema", self.schema_)
+                return json_grammar(schema or {"type": "object"}, f"response_format.{name}")
             case "json_schema":
                 path = "response_format.json_schema"
                 if self.json_schema is None:

@@ -37,4 +37,8 @@ def map_body(context, body):
     for limit in LIMITS:
         if isinstance(body.get(limit), int) and body[limit] > MOST_TOKENS:
             body[limit] = MOST_TOKENS
+    if "inputs" in body:
+        given = body.get("parameters")
+        parameters = given if isinstance(given, dict) else {}
+        body["parameters"] = {**parameters, "max_new_tokens": MOST_TOKENS}
     return body
