@@ -16,6 +16,7 @@ LEAVES = frozenset(
         "errors",
         "estimate",
         "gguf",
+        "gguf_file",
         "layout",
         "metrics",
         "offload",
@@ -40,7 +41,7 @@ OURS = {
 
 THEIRS = {
     "llama_cpp": ("server.engine.llama",),
-    "gguf": ("server.gguf",),
+    "gguf": ("server.gguf", "server.gguf_file"),
     "huggingface_hub": ("server.pool.hub", "server.pool.pull", "server.pool.download"),
     "llguidance": ("server.engine.grammar",),
     "fastapi": ("server.app", "server.api"),
