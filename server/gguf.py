@@ -46,6 +46,8 @@ class Header:
     """Of the weights behind the last layer."""
     tied_bytes: int
     """Of the token embedding, where it is the output's matrix as well."""
+    largest_bytes: int
+    """Of the largest tensor of a layer."""
     n_embd: int
     n_ff: int
     """Elements between the two halves of a feed-forward, of all experts that a token needs."""
@@ -108,6 +110,7 @@ def read_header(path: Path) -> Header:
         input_bytes=before,
         output_bytes=behind,
         tied_bytes=0 if own else sum(t.n_bytes for t in tensors if t.name == "token_embd.weight"),
+        largest_bytes=max((t.n_bytes for t in tensors if _layer_of(t.name) is not None), default=0),
         n_embd=integer(values, f"{architecture}.embedding_length"),
         n_ff=_feed_forward(values, architecture),
         n_head=max(_per_layer(values, f"{architecture}.attention.head_count"), default=0),

@@ -62,6 +62,7 @@ def test_a_header(tiny: Path) -> None:
         input_bytes=68 + 12,
         output_bytes=0,
         tied_bytes=0,
+        largest_bytes=0,
         n_embd=32,
         n_ff=0,
         n_head=4,
@@ -192,6 +193,7 @@ def test_where_tensors_belong(tmp_path: Path) -> None:
     assert (header.input_bytes, header.output_bytes) == (4 * (1 + 2 + 4 + 256), 4 * (512 + 1024))
     assert header.tied_bytes == 4
     assert header.weights == 4 * 2047
+    assert header.largest_bytes == 4 * 256
     assert header.has_experts
 
 

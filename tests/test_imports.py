@@ -19,6 +19,7 @@ LEAVES = frozenset(
         "gguf_file",
         "layout",
         "metrics",
+        "need",
         "offload",
         "placement",
     }
