@@ -1,4 +1,4 @@
-"""The CLI `corral`: serve, models, pull, config. What a command needs is imported when it runs."""
+"""The CLI `corral`. What a command needs is imported when it runs."""
 
 import asyncio
 import logging
@@ -105,6 +105,34 @@ def models(config: ConfigOption = None) -> None:
     # Nothing is cut off where the reader is another program.
     console.width = console.width if console.is_terminal else 400
     console.print(table)
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Argument(help="A model's id or another of its names, or a file.")],
+    config: ConfigOption = None,
+    ctx: Annotated[int | None, typer.Option(min=8, help="Tokens of one request.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Requests at a time.")] = None,
+    kv_quant: Annotated[str | None, typer.Option(help="Type of keys and values: q8_0...")] = None,
+    gpu_free: Annotated[
+        str | None, typer.Option(help="Free memory of each GPU: 24GiB or 24GiB,8GiB.")
+    ] = None,
+    ram_free: Annotated[str | None, typer.Option(help="Free RAM: 64GiB.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it: a PNG or SVG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures, in bytes.")] = False,
+) -> None:
+    """Show what a model takes of RAM and GPUs, layer by layer, and what `auto` would do."""
+    from server.commands import plan as command
+    from server.errors import CorralError
+
+    try:
+        free = command.free(gpu_free, ram_free)
+        order = command.order(ctx, slots, kv_quant)
+        is_file = model.endswith(".gguf") and Path(model).is_file()
+        catalog = None if is_file else _catalog(_load(config, {}))
+        command.run(command.made(model, catalog, order, free), as_json, plot, typer.echo)
+    except CorralError as error:
+        _fail(error.message, EXIT_FAILED)
 
 
 @app.command()

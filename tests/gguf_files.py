@@ -71,6 +71,11 @@ class Shape:
     """Of the matrices that make keys and values."""
     output: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.Q6_K
 
+    @staticmethod
+    def kinds() -> dict[str, gguf.GGMLQuantizationType]:
+        """Types that all of a model's matrices may have."""
+        return {name: gguf.GGMLQuantizationType[name] for name in ("F16", "Q8_0", "Q4_0")}
+
 
 def write_sparse(path: Path, shape: Shape = Shape()) -> Path:
     """A llama of that shape as llama.cpp opens it, whose weights are a hole in the file."""

@@ -45,7 +45,7 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
 
 def test_without_a_command_there_is_help() -> None:
     result = corral()
-    for command in ("serve", "models", "pull", "config"):
+    for command in ("serve", "models", "plan", "pull", "config"):
         assert command in result.output
 
 
