@@ -118,6 +118,7 @@ def plan(
         str | None, typer.Option(help="Free memory of each GPU: 24GiB or 24GiB,8GiB.")
     ] = None,
     ram_free: Annotated[str | None, typer.Option(help="Free RAM: 64GiB.")] = None,
+    exact: Annotated[bool, typer.Option(help="Let llama.cpp say what `auto` would take.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw it: a PNG or SVG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All figures, in bytes.")] = False,
 ) -> None:
@@ -130,7 +131,8 @@ def plan(
         order = command.order(ctx, slots, kv_quant)
         is_file = model.endswith(".gguf") and Path(model).is_file()
         catalog = None if is_file else _catalog(_load(config, {}))
-        command.run(command.made(model, catalog, order, free), as_json, plot, typer.echo)
+        made = command.made(model, catalog, order, free)
+        command.run(made, exact, as_json, plot, typer.echo)
     except CorralError as error:
         _fail(error.message, EXIT_FAILED)
 

@@ -14,8 +14,10 @@ from rich.table import Table
 from server.config import KVQuant
 from server.errors import InvalidRequest
 from server.need import Need
+from server.placement import settle
 from server.pool import machine
 from server.pool.catalog import Catalog
+from server.pool.dry_run import Size, dry_run
 from server.pool.offers import shown
 from server.pool.plan import Order, Plan, Row, figures, plan, plan_file, read_bytes
 
@@ -51,21 +53,41 @@ def made(model: str, catalog: Catalog | None, order: Order, free: Need) -> Plan:
     return plan(catalog, model, order, free)
 
 
-def run(plan: Plan, as_json: bool, plot: Path | None, say: Callable[[str], None]) -> None:
-    """Show a plan. Raises InvalidRequest where it cannot be drawn."""
+def run(
+    plan: Plan, exact: bool, as_json: bool, plot: Path | None, say: Callable[[str], None]
+) -> None:
+    """Show a plan. Raises InvalidRequest where it cannot be drawn, EngineError from a dry run."""
     if plot is not None:
         draw_to(plot, plan)
+    sizes = told(plan) if exact else []
     if as_json:
-        say(json.dumps(figures(plan), indent=2))
+        of_llama = {"exact": [size._asdict() for size in sizes]} if exact else {}
+        say(json.dumps({**figures(plan), **of_llama}, indent=2))
         return
     console = Console()
     # Nothing is cut off where the reader is another program.
     console.width = console.width if console.is_terminal else 200
     console.print(report(plan))
     console.print(f"\n{escape(conclusion(plan))}", highlight=False)
+    if exact:
+        listed = ", ".join(f"{s.device} {s.kind} {shown(s.n_bytes)}" for s in sizes)
+        console.print(f"llama.cpp, beside the weights: {escape(listed)}", highlight=False)
     if len(plan.quants) > 1:
         console.print()
         console.print(family(plan))
+
+
+def told(plan: Plan) -> list[Size]:
+    """What llama.cpp says of `auto`. Raises InvalidRequest, EngineError."""
+    n_gpus = len(machine.free_gpus())
+    if len(plan.free.gpus) != n_gpus:
+        raise InvalidRequest(
+            f"--exact asks llama.cpp, which finds {n_gpus} GPUs here, not {len(plan.free.gpus)}",
+            "exact",
+        )
+    chosen = plan.chosen
+    config = settle(plan.config, chosen)
+    return dry_run(plan.path, config, chosen.n_gpu_layers, chosen.layout)
 
 
 def draw_to(path: Path, plan: Plan) -> None:

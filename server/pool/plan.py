@@ -70,6 +70,9 @@ class Plan:
     """All that can be said before a model is loaded. Bytes."""
 
     id: str
+    path: Path
+    config: EngineConfig
+    """The model's settings with what was asked for."""
     n_layer: int
     n_ctx: int
     n_slots: int
@@ -149,6 +152,8 @@ def plan_of(entry: Entry, family: Iterable[Entry], order: Order, free: Need) -> 
     fitting = [quant for place in ("gpu", "memory") for quant in quants if quant.fits == place]
     return Plan(
         id=entry.id,
+        path=entry.found.parts[0],
+        config=config,
         n_layer=header.n_layer,
         n_ctx=choose_n_ctx(config, header.n_ctx_train),
         n_slots=config.n_slots,

@@ -72,6 +72,17 @@ def test_what_this_machine_has_free(folder: Path) -> None:
     assert json.loads(output)["free"]["ram"] > 0
 
 
+def test_what_llama_says(folder: Path) -> None:
+    args = ("--gpu-free", "", "--ram-free", "64GiB", "--ctx", "2048", "--slots", "1", "--exact")
+    code, output = corral(folder, MIXTRAL, *args)
+    assert code == 0
+    assert "llama.cpp, beside the weights: CPU output " in output
+    assert "all KV 256.0 MiB" in output
+    _, output = corral(folder, MIXTRAL, *args, "--json")
+    exact = {size["kind"]: size["n_bytes"] for size in json.loads(output)["exact"]}
+    assert exact["KV"] == 2048 * 128 * 1024
+
+
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_a_plot(folder: Path, tmp_path: Path, ending: str) -> None:
     picture = tmp_path / f"plan.{ending}"
@@ -87,6 +98,7 @@ def test_a_plot(folder: Path, tmp_path: Path, ending: str) -> None:
         (("none",), "the model 'none' does not exist"),
         ((MIXTRAL, "--gpu-free", "much"), "--gpu-free: 'much' is no size"),
         ((MIXTRAL, "--ram-free", "1GiB,2GiB"), "--ram-free 1GiB,2GiB: one size"),
+        ((MIXTRAL, *ROOM[2:], "--gpu-free", "1GiB," * 9, "--exact"), "GPUs here, not 9"),
         ((MIXTRAL, *ROOM, "--kv-quant", "q9"), "--kv-quant q9: one of f32,"),
         ((MIXTRAL, *ROOM, "--plot", "plan.gguf"), "cannot write plan.gguf"),
         ((MIXTRAL, *ROOM, "--plot", "/nowhere/plan.png"), "/nowhere: no such folder"),
