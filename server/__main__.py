@@ -118,6 +118,34 @@ def template(
 
 
 @app.command()
+def plan(
+    model: Annotated[str, typer.Argument(help="A model's id or another of its names, or a file.")],
+    config: ConfigOption = None,
+    ctx: Annotated[int | None, typer.Option(min=8, help="Tokens of one request.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Requests at a time.")] = None,
+    kv_quant: Annotated[str | None, typer.Option(help="Type of keys and values: q8_0...")] = None,
+    gpu_free: Annotated[
+        str | None, typer.Option(help="Free memory of each GPU: 24GiB or 24GiB,8GiB.")
+    ] = None,
+    ram_free: Annotated[str | None, typer.Option(help="Free RAM: 64GiB.")] = None,
+    exact: Annotated[bool, typer.Option(help="Let llama.cpp say what `auto` would take.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw it: a PNG or SVG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures, in bytes.")] = False,
+) -> None:
+    """Show what a model takes of RAM and GPUs, layer by layer, and what `auto` would do."""
+    from server.commands import plan as command
+
+    with _told():
+        free = command.free(gpu_free, ram_free)
+        order = command.order(ctx, slots, kv_quant)
+        if (path := Path(model)).suffix == ".gguf" and path.is_file():
+            made = command.of_file(path, order, free)
+        else:
+            made = command.of_name(_load(config, {}), model, order, free)
+        command.run(made, exact, as_json, plot, typer.echo)
+
+
+@app.command()
 def pull(
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the hub, or OWNER/NAME:QUANT.")],
     wanted: Annotated[

@@ -1,9 +1,17 @@
-"""What a model will take of memory, by its header alone: pure functions of its sizes."""
+"""What a model takes of memory, by its header alone: pure functions of its sizes.
+
+What is estimated is what must be there while the model generates: every buffer that llama.cpp
+touches then, and the weights once. Some layers' weights are repacked for the processor; the file's
+own pages that these copies stand for are never read again, and go when somebody needs the room.
+Not among it: what prompt scores and embeddings add when somebody first asks for them, and prefixes
+that are kept.
+"""
 
 from typing import NamedTuple
 
 from server.config import EngineConfig
-from server.gguf import Header
+from server.gguf import Header, Layer
+from server.layout import choose_flash_attn, has_amx
 
 KV_BYTES = {
     "f32": 4.0,
@@ -18,8 +26,19 @@ KV_BYTES = {
 }
 """Bytes of one element of K or V."""
 
-WORKER_BYTES = 41 * 2**20
-"""Of a worker process that holds no model: its interpreter and libraries."""
+WORKER_BYTES = 72 * 2**20
+"""Of a worker process that holds next to no model: its interpreter and libraries."""
+
+TOKEN_BYTES = 350
+"""Of each token of the vocabulary: llama.cpp's tables, merges among them, and our own."""
+
+CELL_BYTES = 68
+"""Of each cell beside its K and V: whose it is, and where it stands."""
+
+PAD = 256
+"""Cells come in multiples of this."""
+
+FLOAT = 4
 
 
 class Estimate(NamedTuple):
@@ -44,31 +63,79 @@ def choose_n_ctx(config: EngineConfig, n_ctx_train: int) -> int:
 def bytes_per_cell(header: Header, config: EngineConfig) -> float:
     """K and V of one token over all layers.
 
-    Layers with a sliding window keep fewer cells than others; here they all count as whole.
+    Layers with a sliding window keep as many cells as others: only so can a prefix be trimmed.
     """
+    return sum(cell_bytes(layer, config) for layer in header.layers)
+
+
+def cell_bytes(layer: Layer, config: EngineConfig) -> float:
+    """K and V of one token in one layer."""
     kind_v = config.kv_quant_v or config.kv_quant
-    return header.n_embd_k * KV_BYTES[config.kv_quant] + header.n_embd_v * KV_BYTES[kind_v]
+    return layer.k * KV_BYTES[config.kv_quant] + layer.v * KV_BYTES[kind_v]
 
 
-def estimate(header: Header, config: EngineConfig, n_ctx: int, n_slots: int = 1) -> Estimate:
-    """What a model takes that runs `n_slots` requests of up to `n_ctx` tokens.
+def padded(n_cells: int) -> int:
+    """As many cells as llama.cpp makes of so many."""
+    return -(-n_cells // PAD) * PAD
 
-    Repacked copies of weights do not count: the file's own pages that they stand for can go.
+
+def estimate(
+    header: Header, config: EngineConfig, n_ctx: int, n_slots: int = 1, n_cells: int | None = None
+) -> Estimate:
+    """What a model takes of RAM, without a GPU.
+
+    It runs `n_slots` requests of up to `n_ctx` tokens, in one pool of `n_cells`, or each in cells
+    of its own.
     """
+    config = choose_flash_attn(config, on_gpu=False, has_amx=has_amx())
+    n_seen = padded(n_ctx if n_cells is None else n_cells)
+    n_all = n_seen * n_slots if n_cells is None else n_seen
     return Estimate(
-        worker=WORKER_BYTES,
-        weights=header.size_bytes,
-        cells=round(n_slots * n_ctx * bytes_per_cell(header, config)),
-        buffers=_buffers(header, config, n_ctx, n_slots),
+        worker=worker_bytes(header),
+        weights=header.weights,
+        cells=round(n_all * (bytes_per_cell(header, config) + CELL_BYTES)),
+        buffers=layer_buffer(header, config, n_seen) + output_buffer(header, n_slots),
     )
 
 
-def _buffers(header: Header, config: EngineConfig, n_ctx: int, n_slots: int) -> int:
-    """llama.cpp's, for one physical batch: its logits, or its attention scores if these are more.
+def worker_bytes(header: Header) -> int:
+    """The process, and the model's vocabulary."""
+    return WORKER_BYTES + header.n_vocab * TOKEN_BYTES
 
-    Flash attention keeps no scores.
+
+def batch_size(config: EngineConfig) -> int:
+    """Tokens that llama.cpp computes at once."""
+    return min(config.n_ubatch, config.n_batch)
+
+
+def layer_buffer(header: Header, config: EngineConfig, n_seen: int) -> int:
+    """What the layers compute in, for a batch whose tokens can look at `n_seen` cells.
+
+    Fitted to llama.cpp's own sizes over dense and mixed models, contexts and layouts. A mask stays
+    all the time; beside it lie the widest values inside of a feed-forward, or attention's. Without
+    flash attention these are the scores of all heads.
     """
-    n_batch = min(config.n_ubatch, config.n_batch, n_ctx * n_slots)
-    scores = n_ctx * header.n_head if config.flash_attn == "off" else 0
-    compute = n_batch * (max(header.n_vocab, scores) + 3 * header.n_embd)
-    return 4 * (compute + n_slots * header.n_vocab)
+    flash = config.flash_attn != "off"
+    mask = n_seen / 2 if flash else n_seen
+    attention = 6 * header.n_embd + (0 if flash else header.n_head * n_seen)
+    feed_forward = 3 * header.n_ff + 4 * header.n_embd
+    return round(FLOAT * batch_size(config) * (mask + max(attention, feed_forward)))
+
+
+def mask_bytes(config: EngineConfig, n_seen: int) -> int:
+    """The mask alone, which every device has."""
+    flash = config.flash_attn != "off"
+    return FLOAT * batch_size(config) * n_seen // (2 if flash else 1)
+
+
+def logits_buffer(header: Header, config: EngineConfig) -> int:
+    """The last step's: room for the logits of a whole batch.
+
+    In RAM it is set aside and hardly ever touched, hence not estimated; a GPU's memory is taken.
+    """
+    return FLOAT * batch_size(config) * (header.n_vocab + 2 * header.n_embd)
+
+
+def output_buffer(header: Header, n_slots: int) -> int:
+    """Logits of one token for each slot, where they are computed and where they are read."""
+    return 2 * FLOAT * n_slots * header.n_vocab

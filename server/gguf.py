@@ -1,42 +1,42 @@
-"""A GGUF file's header: what the model is, without loading it.
+"""A GGUF file's header: what the model is, and what each part of it takes, without loading it."""
 
-The `gguf` package supplies the tables of types. Its `GGUFReader` makes an array of each token of
-the vocabulary and takes two seconds over a small model; this walks past arrays in milliseconds.
-"""
-
-import math
-import mmap
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from server.errors import ModelLoadError
 from server.filenames import part_name, part_of
+from server.gguf_file import (
+    MOST_LAYERS,
+    Part,
+    Tensor,
+    Value,
+    integer,
+    read_part,
+    read_part_beginning,
+)
 
-ALIGNMENT = 32
-"""Of the tensors' data, where the header names none."""
+EXPERTS = "exps."
+"""Inside the names of tensors that hold all experts of a layer."""
 
-VERSIONS = (2, 3)
-
-STRING, ARRAY = 8, 9
-SCALARS = {
-    0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
-}  # fmt: skip
-"""How `struct` reads the value types of a header, by their number."""
-
-Value = str | int | float | bool | tuple[int, ...]
-"""Of a key. Only arrays of PER_LAYER are read: the length of others stands for them."""
-
-PER_LAYER = (".attention.head_count", ".attention.head_count_kv")
-"""Endings of keys that hold one number for all layers, or an array with one for each."""
-
-MOST_LAYERS = 4096
-"""A longer array is not one of layers."""
+OUTPUT = ("output", "cls", "dec.output")
+"""Beginnings of the names of tensors behind the last layer."""
 
 Kind = Literal["model", "projector", "adapter", "other"]
 """A projector is the eyes or ears of a model (mmproj), an adapter a LoRA or a control vector."""
+
+
+class Layer(NamedTuple):
+    """One block of a model."""
+
+    weights: int
+    """Bytes of all its tensors, its experts too."""
+    experts: int
+    """Bytes of those of which each token needs a few."""
+    k: int
+    """Elements of one token's keys; none where the model keeps no cache."""
+    v: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,19 @@ class Header:
     name: str
     quant: str
     """The type of most weights, as `Q4_K_M`."""
-    n_layer: int
+    layers: tuple[Layer, ...]
+    input_bytes: int
+    """Of the weights before the first layer, and of those with no place of their own."""
+    output_bytes: int
+    """Of the weights behind the last layer."""
+    tied_bytes: int
+    """Of the token embedding, where it is the output's matrix as well."""
+    largest_bytes: int
+    """Of the largest tensor of a layer."""
     n_embd: int
+    n_ff: int
+    """Elements between the two halves of a feed-forward, of all experts that a token needs."""
     n_head: int
-    n_embd_k: int
-    """Elements of the keys of one token, over all layers; none where the model keeps no cache."""
-    n_embd_v: int
-    """As `n_embd_k`, of the values."""
     n_vocab: int
     n_ctx_train: int
     """Tokens of context that the model was trained for; 0 if it does not say."""
@@ -66,32 +72,40 @@ class Header:
     """The chat template for conversations with tools, where there are two."""
 
     @property
+    def n_layer(self) -> int:
+        """Blocks. The output is offloaded like one more."""
+        return len(self.layers)
+
+    @property
+    def n_embd_k(self) -> int:
+        """Elements of one token's keys, over all layers."""
+        return sum(layer.k for layer in self.layers)
+
+    @property
+    def n_embd_v(self) -> int:
+        """As `n_embd_k`, of the values."""
+        return sum(layer.v for layer in self.layers)
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all tensors."""
+        return self.input_bytes + sum(layer.weights for layer in self.layers) + self.output_bytes
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether it is a mixture of experts."""
+        return any(layer.experts for layer in self.layers)
+
+    @property
     def bits_per_weight(self) -> float:
         """Bits of the file for each parameter."""
         return self.size_bytes * 8 / self.n_params if self.n_params else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One file: its keys, and the sums over its tensors and bytes."""
-
-    values: Mapping[str, Value]
-    n_params: int
-    size_bytes: int
-
-
-class _Malformed(Exception):
-    """The file breaks the format; the message says how."""
-
-
-class _CutShort(_Malformed):
-    """It ends inside its header."""
-
-
 def read_header(path: Path) -> Header:
     """Read the header of the model at `path`. Raises ModelLoadError."""
-    first = _read_part(path)
-    others = map(_read_part, _siblings(path, _integer(first.values, "split.count")))
+    first = read_part(path)
+    others = map(read_part, _siblings(path, integer(first.values, "split.count")))
     return _header(path.stem, [first, *others])
 
 
@@ -100,31 +114,32 @@ def read_beginning(path: PurePath, data: bytes, size_bytes: int) -> Header | Non
 
     Of a model split over several files, what the first says. Raises ModelLoadError.
     """
-    try:
-        return _header(path.stem, [_Walk(data, size_bytes).part()])
-    except _CutShort:
-        return None
-    except _Malformed as error:
-        raise ModelLoadError(f"{path}: {error}") from error
+    part = read_part_beginning(path, data, size_bytes)
+    return None if part is None else _header(path.stem, [part])
 
 
-def _header(stem: str, parts: Sequence[_Part]) -> Header:
+def _header(stem: str, parts: Sequence[Part]) -> Header:
     values = parts[0].values
+    tensors = [tensor for part in parts for tensor in part.tensors]
     architecture = str(values.get("general.architecture", "unknown"))
-    n_embd_k, n_embd_v = _cell(values, architecture)
+    layers, before, behind = _layers(values, architecture, tensors)
+    own = any(tensor.name == "output.weight" for tensor in tensors)
     return Header(
         kind=_kind(values, architecture),
         architecture=architecture,
         name=str(values.get("general.name", stem)),
         quant=_quant(values.get("general.file_type")),
-        n_layer=_integer(values, f"{architecture}.block_count"),
-        n_embd=_integer(values, f"{architecture}.embedding_length"),
+        layers=layers,
+        input_bytes=before,
+        output_bytes=behind,
+        tied_bytes=0 if own else sum(t.n_bytes for t in tensors if t.name == "token_embd.weight"),
+        largest_bytes=max((t.n_bytes for t in tensors if _layer_of(t.name) is not None), default=0),
+        n_embd=integer(values, f"{architecture}.embedding_length"),
+        n_ff=_feed_forward(values, architecture),
         n_head=max(_per_layer(values, f"{architecture}.attention.head_count"), default=0),
-        n_embd_k=n_embd_k,
-        n_embd_v=n_embd_v,
-        n_vocab=_integer(values, "tokenizer.ggml.tokens"),
-        n_ctx_train=_integer(values, f"{architecture}.context_length"),
-        n_params=sum(part.n_params for part in parts),
+        n_vocab=integer(values, "tokenizer.ggml.tokens"),
+        n_ctx_train=integer(values, f"{architecture}.context_length"),
+        n_params=sum(tensor.n_elements for tensor in tensors),
         size_bytes=sum(part.size_bytes for part in parts),
         template=_text(values, "tokenizer.chat_template"),
         tool_template=_text(values, "tokenizer.chat_template.tool_use"),
@@ -134,7 +149,7 @@ def _header(stem: str, parts: Sequence[_Part]) -> Header:
 def read_ends(path: Path) -> tuple[str, str]:
     """The texts of BOS and EOS, empty where a model has none. Raises ModelLoadError."""
     texts: list[str] = []
-    values = _read_part(path, texts).values
+    values = read_part(path, texts).values
     ids = (values.get(f"tokenizer.ggml.{end}_token_id") for end in ("bos", "eos"))
     bos, eos = (texts[id] if isinstance(id, int) and id < len(texts) else "" for id in ids)
     return bos, eos
@@ -155,20 +170,61 @@ def _per_layer(values: Mapping[str, Value], key: str) -> tuple[int, ...]:
     value = values.get(key)
     if isinstance(value, tuple):
         return value
-    layers = _integer(values, f"{key.partition('.')[0]}.block_count")
-    return (value,) * layers if isinstance(value, int) else ()
+    return (value,) * _n_layer(values, key.partition(".")[0]) if isinstance(value, int) else ()
 
 
-def _cell(values: Mapping[str, Value], architecture: str) -> tuple[int, int]:
-    """Elements of K and of V of one token, over all layers."""
+def _n_layer(values: Mapping[str, Value], architecture: str) -> int:
+    return min(integer(values, f"{architecture}.block_count"), MOST_LAYERS)
+
+
+def _layers(
+    values: Mapping[str, Value], architecture: str, tensors: Iterable[Tensor]
+) -> tuple[tuple[Layer, ...], int, int]:
+    """Each layer, and the bytes before the first and behind the last."""
+    n_layer = _n_layer(values, architecture)
+    weights, experts = [0] * n_layer, [0] * n_layer
+    before = behind = 0
+    for tensor in tensors:
+        number = _layer_of(tensor.name)
+        if number is not None and number < n_layer:
+            weights[number] += tensor.n_bytes
+            experts[number] += tensor.n_bytes if EXPERTS in tensor.name else 0
+        elif tensor.name.startswith(OUTPUT):
+            behind += tensor.n_bytes
+        else:
+            before += tensor.n_bytes
+    cells = _cells(values, architecture, n_layer)
+    layers = (Layer(w, e, *cell) for w, e, cell in zip(weights, experts, cells, strict=True))
+    return tuple(layers), before, behind
+
+
+def _layer_of(tensor: str) -> int | None:
+    """7 of blk.7.attn_q.weight; encoders and decoders have a prefix before that."""
+    block = tensor.removeprefix("enc.").removeprefix("dec.")
+    kind, _, rest = block.partition(".")
+    number = rest.partition(".")[0]
+    return int(number) if kind == "blk" and number.isdecimal() else None
+
+
+def _cells(values: Mapping[str, Value], architecture: str, n_layer: int) -> list[tuple[int, int]]:
+    """Elements of K and of V of one token, for each layer."""
     attention = f"{architecture}.attention"
     if values.get(f"{attention}.causal") is False:
-        return 0, 0
+        return [(0, 0)] * n_layer
     heads = _per_layer(values, f"{attention}.head_count")
-    n_kv = sum(_per_layer(values, f"{attention}.head_count_kv") or heads)
-    length = _integer(values, f"{architecture}.embedding_length") // max([1, *heads[:1]])
-    k, v = (_integer(values, f"{attention}.{name}_length") or length for name in ("key", "value"))
-    return n_kv * k, n_kv * v
+    n_kv = _per_layer(values, f"{attention}.head_count_kv") or heads
+    length = integer(values, f"{architecture}.embedding_length") // max([1, *heads[:1]])
+    k, v = (integer(values, f"{attention}.{name}_length") or length for name in ("key", "value"))
+    if integer(values, f"{attention}.key_length_mla"):
+        v = 0  # values are a part of what is kept as keys
+    padded = (*n_kv, *[0] * n_layer)[:n_layer]
+    return [(n * k, n * v) for n in padded]
+
+
+def _feed_forward(values: Mapping[str, Value], architecture: str) -> int:
+    dense = max(_per_layer(values, f"{architecture}.feed_forward_length"), default=0)
+    expert = integer(values, f"{architecture}.expert_feed_forward_length") or dense
+    return max(dense, expert * integer(values, f"{architecture}.expert_used_count"))
 
 
 def _siblings(path: Path, count: int) -> list[Path]:
@@ -187,11 +243,6 @@ def _text(values: Mapping[str, Value], key: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _integer(values: Mapping[str, Value], key: str) -> int:
-    value = values.get(key)
-    return value if isinstance(value, int) else 0
-
-
 def _quant(file_type: Value | None) -> str:
     from gguf import LlamaFileType  # and numpy with it: 20 MiB that the server does without
 
@@ -199,136 +250,3 @@ def _quant(file_type: Value | None) -> str:
         return LlamaFileType(file_type).name.removeprefix("MOSTLY_").removeprefix("ALL_")
     except ValueError:
         return "unknown"
-
-
-def _read_part(path: Path, tokens: list[str] | None = None) -> _Part:
-    """Read one file; the texts of its tokens are added to `tokens`."""
-    try:
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise _Malformed("not a GGUF file: it is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Walk(data, len(data), tokens).part()
-    except OSError as error:
-        raise ModelLoadError(f"{path}: {error.strerror}") from error
-    except _Malformed as error:
-        raise ModelLoadError(f"{path}: {error}") from error
-
-
-class _Walk:
-    """A walk through a header, from its first byte to its last."""
-
-    def __init__(self, data: mmap.mmap | bytes, size_bytes: int, tokens: list[str] | None = None):
-        """`data`: the file, or its first bytes; `tokens` are filled with the vocabulary."""
-        self._data = data
-        self._size = size_bytes
-        self._tokens = tokens
-        self._at = 0
-        self._order = "<"
-
-    def part(self) -> _Part:
-        """Read all keys and add up all tensors, which must lie inside the file."""
-        if self._data[:4] != b"GGUF":
-            raise _Malformed("not a GGUF file: it does not start with GGUF")
-        self._at = 4
-        version = self._number("I")
-        if version & 0xFFFF == 0:
-            self._order = ">"
-            version >>= 24
-        if version not in VERSIONS:
-            raise _Malformed(f"GGUF version {version} is not supported")
-        n_tensors, n_keys = self._number("Q"), self._number("Q")
-        values: dict[str, Value] = {}
-        for _ in range(n_keys):
-            key = self._string()
-            if self._tokens is not None and key == "tokenizer.ggml.tokens":
-                self._tokens += self._strings()
-                continue
-            values[key] = self._value(self._number("I"), key.endswith(PER_LAYER))
-        n_params = self._tensors(n_tensors, _integer(values, "general.alignment") or ALIGNMENT)
-        return _Part(values, n_params, self._size)
-
-    def _tensors(self, count: int, alignment: int) -> int:
-        """The parameters of all tensors. Raises _Malformed if one reaches past the file's end."""
-        from gguf import GGML_QUANT_SIZES
-
-        block_of = {int(kind): block for kind, block in GGML_QUANT_SIZES.items()}
-        n_params = end = 0
-        for _ in range(count):
-            self._string()
-            shape = [self._number("Q") for _ in range(self._number("I"))]
-            kind, offset = self._number("I"), self._number("Q")
-            n_elements = math.prod(shape)
-            n_params += n_elements
-            per_block, n_bytes = block_of.get(kind, (1, 0))
-            end = max(end, offset + n_elements // per_block * n_bytes)
-        start = -(-self._at // alignment) * alignment
-        if count and start + end > self._size:
-            raise _Malformed(
-                f"truncated: {self._size:,} bytes, but its tensors need {start + end:,}"
-            )
-        return n_params
-
-    def _value(self, kind: int, whole: bool) -> Value:
-        """A value of type `kind`; an array's numbers if `whole`, else how many there are."""
-        if kind == STRING:
-            return self._string()
-        if kind != ARRAY:
-            return self._scalar(kind)
-        item, count = self._number("I"), self._number("Q")
-        if item == STRING:
-            self._pass_strings(count)
-        elif whole and count <= MOST_LAYERS:
-            return tuple(int(self._scalar(item)) for _ in range(count))
-        else:
-            self._take(count * struct.calcsize("=" + _code(item)))
-        return count
-
-    def _strings(self) -> list[str]:
-        """An array of strings, which a vocabulary is."""
-        kind, item, count = self._number("I"), self._number("I"), self._number("Q")
-        if (kind, item) != (ARRAY, STRING):
-            raise _Malformed("the vocabulary is no array of texts")
-        return [self._string() for _ in range(count)]
-
-    def _pass_strings(self, count: int) -> None:
-        """Go past `count` strings: the vocabulary, most of the header of a model."""
-        size_at = struct.Struct(self._order + "Q").unpack_from
-        data, at, last = self._data, self._at, len(self._data) - 8
-        for _ in range(count):
-            if at > last:
-                raise self._cut_short()
-            at += 8 + size_at(data, at)[0]
-        self._at = at
-        self._take(0)
-
-    def _scalar(self, kind: int) -> int | float | bool:
-        code = _code(kind)
-        at = self._take(struct.calcsize("=" + code))
-        return struct.unpack_from(self._order + code, self._data, at)[0]
-
-    def _number(self, code: str) -> int:
-        at = self._take(8 if code == "Q" else 4)
-        return struct.unpack_from(self._order + code, self._data, at)[0]
-
-    def _string(self) -> str:
-        size = self._number("Q")
-        at = self._take(size)
-        return self._data[at : at + size].decode("utf-8", errors="replace")
-
-    def _take(self, size: int) -> int:
-        """Go `size` bytes on; the place before them."""
-        at = self._at
-        self._at = at + size
-        if self._at > len(self._data):
-            raise self._cut_short()
-        return at
-
-    def _cut_short(self) -> _CutShort:
-        return _CutShort(f"truncated: its {len(self._data):,} bytes end inside the header")
-
-
-def _code(kind: int) -> str:
-    if kind not in SCALARS:
-        raise _Malformed(f"value type {kind} is unknown")
-    return SCALARS[kind]

@@ -1,6 +1,8 @@
-"""How a model's KV cells are laid out: pure functions of its sizes, with their reasons."""
+"""How a model's KV cells are laid out, with the reasons, and how attention is computed."""
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from server.config import EngineConfig
 
@@ -62,3 +64,10 @@ def choose_flash_attn(config: EngineConfig, on_gpu: bool, has_amx: bool) -> Engi
         return config
     quantised = (config.kv_quant_v or config.kv_quant) not in ("f32", "f16", "bf16")
     return config.model_copy(update={"flash_attn": "on" if quantised else "off"})
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the processor multiplies matrices in tiles, as far as Linux tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "amx_tile" in cpuinfo.read_text()

@@ -1,39 +1,18 @@
-"""Where the parts of a model go: its layers, its cells, and what that takes of each memory."""
+"""Which layers go to which memory: the choice among the ways that `need` can account for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
+from pydantic import ByteSize
+
+from server import estimate as sizes
 from server.config import EngineConfig
-from server.estimate import bytes_per_cell, choose_n_ctx, estimate
 from server.gguf import Header
 from server.layout import Layout, choose_layout
+from server.need import Need, cpu_moe, place, shares_of
 
-
-class Need(NamedTuple):
-    """Bytes of RAM and of each GPU: what is taken, or what is free."""
-
-    ram: int
-    gpus: tuple[int, ...] = ()
-
-    def plus(self, other: "Need") -> "Need":
-        """Both together."""
-        return Need(self.ram + other.ram, _each(self.gpus, other.gpus, 1))
-
-    def less(self, other: "Need") -> "Need":
-        """What remains; negative where it does not suffice."""
-        return Need(self.ram - other.ram, _each(self.gpus, other.gpus, -1))
-
-    def within(self, room: "Need") -> bool:
-        """Whether there is so much room everywhere."""
-        left = room.less(self)
-        return min(left.ram, *left.gpus) >= 0 if left.gpus else left.ram >= 0
-
-
-def _each(ours: Sequence[int], theirs: Sequence[int], sign: int) -> tuple[int, ...]:
-    n = max(len(ours), len(theirs))
-    pad = [*ours] + [0] * (n - len(ours)), [*theirs] + [0] * (n - len(theirs))
-    return tuple(a + sign * b for a, b in zip(*pad, strict=True))
+__all__ = ["Need", "Placement", "choose", "least", "place", "placed", "settle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +22,140 @@ class Placement:
     n_gpu_layers: int
     layout: Layout
     need: Need
+    n_cpu_moe: int = 0
+    """Layers, from the first, whose experts stay in RAM."""
+    tensor_split: tuple[float, ...] = ()
+    """The share of each of several GPUs that `need` is right for."""
 
 
 def least(header: Header, config: EngineConfig, total: Need) -> Need:
     """What the model takes at the least, where `total` is all that there is."""
-    return _placed(header, config, 0, total).need
+    return _best(header, config, total).need
 
 
 def choose(header: Header, config: EngineConfig, free: Need) -> Placement:
-    """How the model is loaded into what is free."""
-    fixed = _fixed(header, config)
-    return _placed(header, config, max(0, free.ram - fixed), free)
+    """How the model is loaded into what is free.
+
+    Layers come first: as many on the GPUs as fit there with the cells of one whole context. Cells
+    for more requests take what remains. `need` is more than `free` only where nothing fits.
+    """
+    return _with_cells(header, config, free, _best(header, config, free))
 
 
-def _fixed(header: Header, config: EngineConfig) -> int:
-    parts = estimate(header, config, choose_n_ctx(config, header.n_ctx_train), config.n_slots)
-    return parts.total - parts.cells
+def placed(
+    header: Header, config: EngineConfig, free: Need, n_layers: int, n_cpu_moe: int
+) -> Placement:
+    """The same with the choice of layers made already."""
+    return _with_cells(
+        header, config, free, _with_fewest(header, config, free, n_layers, n_cpu_moe)
+    )
 
 
-def _placed(header: Header, config: EngineConfig, room: int, _: Need) -> Placement:
-    n_ctx = choose_n_ctx(config, header.n_ctx_train)
-    per_cell = round(bytes_per_cell(header, config))
-    layout = choose_layout(config, n_ctx, per_cell, room, on_gpu=False)
-    n_cells = config.n_slots * n_ctx if layout.n_cells is None else layout.n_cells
-    return Placement(0, layout, Need(_fixed(header, config) + n_cells * per_cell))
+def _best(header: Header, config: EngineConfig, room: Need) -> Placement:
+    """The first way that fits with the fewest cells, or else the one that takes the least RAM."""
+    best: Placement | None = None
+    best_rank = (True, 0)
+    for n_layers, n_cpu_moe in _ways(header, config, len(room.gpus)):
+        way = _with_fewest(header, config, room, n_layers, n_cpu_moe)
+        if way.need.within(room):
+            return way
+        rank = (not way.need._replace(ram=0).within(room), way.need.ram)
+        if best is None or rank < best_rank:
+            best, best_rank = way, rank
+    assert best is not None
+    return best
+
+
+def _ways(header: Header, config: EngineConfig, n_gpus: int) -> Iterator[tuple[int, int]]:
+    """(offloaded layers, layers whose experts stay in RAM), the fastest way first.
+
+    A mixture of experts that does not fit on the GPUs keeps experts in RAM, of as few layers as it
+    takes, and has all else on the GPUs, rather than whole layers in RAM. A token needs all of a
+    layer's attention but only a few of its experts, which are nearly all of its bytes: what stays
+    is what a CPU reads least of, and cells, which are read whole, are where reading is fastest.
+    Whoever sets `n_cpu_moe` has decided otherwise.
+    """
+    moe, most = cpu_moe(config, header.n_layer), header.n_layer + 1
+    if n_gpus == 0 or (config.split_mode == "none" and config.main_gpu >= n_gpus):
+        yield 0, moe
+        return
+    match config.n_gpu_layers:
+        case "auto":
+            yield most, moe
+            if header.has_experts and "n_cpu_moe" not in config.model_fields_set:
+                yield from ((most, n) for n in range(1, most))
+            yield from ((n, moe) for n in range(most - 1, -1, -1))
+        case "all":
+            yield most, moe
+        case n_layers:
+            yield min(n_layers, most), moe
+
+
+def _with_fewest(
+    header: Header, config: EngineConfig, room: Need, n_layers: int, n_cpu_moe: int
+) -> Placement:
+    """With cells for one whole context, or as the settings say."""
+    n_ctx = sizes.choose_n_ctx(config, header.n_ctx_train)
+    per_cell = round(sizes.bytes_per_cell(header, config))
+    sparing = config.model_copy(update={"kv_budget": ByteSize(0)})
+    layout = choose_layout(sparing, n_ctx, per_cell, 0, on_gpu=n_layers > 0)
+    shares = shares_of(config, room.gpus)
+    need = place(header, config, n_layers, layout, len(shares), shares, n_cpu_moe)
+    return Placement(n_layers, layout, need, n_cpu_moe, shares if len(shares) > 1 else ())
+
+
+def _with_cells(header: Header, config: EngineConfig, free: Need, way: Placement) -> Placement:
+    """With cells for all requests, or for as many as fit. Half of the RAM that is left may go."""
+    per_cell = round(sizes.bytes_per_cell(header, config))
+    left = free.less(way.need)
+    shares = shares_of(config, free.gpus)
+    half = Need(way.need.ram + max(0, left.ram) // 2, free.gpus)
+    room = half if config.kv_budget is None else free
+
+    def make(layout: Layout) -> Placement:
+        need = place(header, config, way.n_gpu_layers, layout, len(shares), shares, way.n_cpu_moe)
+        return replace(way, layout=layout, need=need)
+
+    if way.n_gpu_layers == 0:
+        n_free = max(0, left.ram) + (way.layout.n_cells or 0) * per_cell
+        way_for_all = make(choose_layout(config, way.layout.n_ctx, per_cell, n_free, on_gpu=False))
+        if way_for_all.need.within(free):
+            return way_for_all
+    if way.layout.n_cells is None or config.n_cells is not None or per_cell == 0:
+        return way
+    return _most_cells(config, way, per_cell, lambda n: make(replace(way.layout, n_cells=n)), room)
+
+
+def _most_cells(
+    config: EngineConfig,
+    way: Placement,
+    per_cell: int,
+    make: Callable[[int], Placement],
+    room: Need,
+) -> Placement:
+    """The largest pool within `room` that is of use, or that of `way`."""
+    n_ctx = way.layout.n_ctx
+    most = config.n_slots * n_ctx
+    if config.kv_budget is not None:
+        most = max(n_ctx, min(most, config.kv_budget // per_cell))
+    counts = [*range(n_ctx, most, sizes.PAD), most]
+    n_fitting = bisect_left(counts, True, key=lambda n: not make(n).need.within(room))
+    return make(counts[n_fitting - 1]) if n_fitting else way
+
+
+def settle(config: EngineConfig, placement: Placement) -> EngineConfig:
+    """The settings that make a worker load it like that and in no other way."""
+    layout = placement.layout
+    decided: dict[str, object] = {
+        "n_ctx": layout.n_ctx,
+        "n_gpu_layers": placement.n_gpu_layers,
+        "kv_layout": layout.name,
+        "n_cells": layout.n_cells,
+        "n_cpu_moe": placement.n_cpu_moe,
+    }
+    if placement.tensor_split:
+        decided["tensor_split"] = placement.tensor_split
+    if placement.need.gpus and not placement.n_gpu_layers:
+        # llama.cpp would compute prompts there.
+        decided["devices"] = ("none",)
+    return config.model_copy(update=decided)

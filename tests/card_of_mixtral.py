@@ -28,10 +28,11 @@ def size_of(quant: str) -> int:
     return int(CARD[quant][0].replace(".", "")) * 10**7
 
 
-def header(path: Path) -> Path:
-    """A file with such a model's header and next to no weights."""
+def header(path: Path, hole: int = 0) -> Path:
+    """A file with such a model's header and next to no weights, or without `hole` bytes of them."""
     return write_gguf(
         path,
+        hole=hole,
         llama__block_count=32,
         llama__embedding_length=4096,
         llama__context_length=32768,
@@ -45,4 +46,5 @@ def header(path: Path) -> Path:
 
 def sparse(path: Path, n_bytes: int) -> None:
     """A file of that size, of which the header alone takes room on the disk."""
-    os.truncate(header(path), n_bytes)
+    weights = n_bytes - header(path).stat().st_size - 1024
+    os.truncate(header(path, weights), n_bytes)

@@ -60,9 +60,7 @@ async def test_routes_with_and_without_v1(method: str, path: str, prefix: str) -
         assert error_of(wrong)["message"] == f"method not allowed: PATCH {prefix}{path}"
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v2/models", "/v1/chat/completions/", "/v1/healthz/"]
-)
+@pytest.mark.parametrize("path", ["/v1", "/v2/models", "/v1/chat/completions/", "/v1/healthz/"])
 async def test_unknown_urls(path: str) -> None:
     async with house() as h:
         response = await h.client.post(path)

@@ -1,31 +1,51 @@
-"""Estimates by tables of sizes, and against a published model's."""
+"""Estimates by tables of sizes, against a published model's, and against a real worker's memory."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.config import EngineConfig
-from server.estimate import KV_BYTES, WORKER_BYTES, bytes_per_cell, choose_n_ctx, estimate
-from server.gguf import Header
+from server.estimate import (
+    CELL_BYTES,
+    KV_BYTES,
+    TOKEN_BYTES,
+    WORKER_BYTES,
+    bytes_per_cell,
+    choose_n_ctx,
+    estimate,
+    layer_buffer,
+    logits_buffer,
+    output_buffer,
+    padded,
+)
+from server.gguf import Header, Layer, read_header
+from tests.measuring import taken_by_a_worker
 
 MIXTRAL = Header(
     kind="model",
     architecture="llama",
     name="Mixtral 8x7B",
     quant="Q4_K_M",
-    n_layer=32,
+    layers=(Layer(820_000_000, 792_723_456, 1024, 1024),) * 32,
+    input_bytes=73_728_000,
+    output_bytes=107_536_384,
+    tied_bytes=0,
+    largest_bytes=264_241_152,
     n_embd=4096,
+    n_ff=2 * 14336,
     n_head=32,
-    n_embd_k=32 * 8 * 128,
-    n_embd_v=32 * 8 * 128,
     n_vocab=32_000,
     n_ctx_train=32_768,
     n_params=46_702_792_704,
-    size_bytes=28_446_410_624,
+    size_bytes=26_441_533_376,
     template=None,
 )
-"""The sizes of the model; that of the file is about what a Q4_K_M of it takes."""
+"""Its sizes, nearly."""
+
+FLASH = EngineConfig(flash_attn="on")
+MIB = 2**20
 
 
 @pytest.mark.parametrize(
@@ -56,33 +76,60 @@ def test_bytes_per_cell(settings: dict[str, Any], expected: int) -> None:
 
 
 def test_each_part_of_an_estimate() -> None:
-    parts = estimate(MIXTRAL, EngineConfig(), 8192)
-    assert parts.worker == WORKER_BYTES
-    assert parts.weights == MIXTRAL.size_bytes
-    assert parts.cells == 2**30
-    assert parts.buffers == 4 * (512 * (32_000 + 3 * 4096) + 32_000)
-    assert parts.total == WORKER_BYTES + MIXTRAL.size_bytes + 2**30 + parts.buffers
+    parts = estimate(MIXTRAL, FLASH, 8192)
+    assert parts.worker == WORKER_BYTES + 32_000 * TOKEN_BYTES
+    assert parts.weights == MIXTRAL.weights
+    assert parts.cells == 2**30 + 8192 * CELL_BYTES
+    assert parts.buffers == layer_buffer(MIXTRAL, FLASH, 8192) + output_buffer(MIXTRAL, 1)
+    assert parts.total == sum(parts)
 
 
 def test_cells_grow_with_slots_and_context() -> None:
-    one = estimate(MIXTRAL, EngineConfig(), 2048)
-    assert estimate(MIXTRAL, EngineConfig(), 2048, 4).cells == 4 * one.cells
-    assert estimate(MIXTRAL, EngineConfig(), 8192).cells == 4 * one.cells
+    one = estimate(MIXTRAL, FLASH, 2048)
+    assert estimate(MIXTRAL, FLASH, 2048, 4).cells == 4 * one.cells
+    assert estimate(MIXTRAL, FLASH, 8192).cells == 4 * one.cells
+    assert estimate(MIXTRAL, FLASH, 2048, 4, 4096).cells == 2 * one.cells
 
 
-def test_without_flash_attention_a_long_context_needs_room_for_its_scores() -> None:
-    on, off = EngineConfig(flash_attn="on"), EngineConfig(flash_attn="off")
-    assert estimate(MIXTRAL, off, 512).buffers == estimate(MIXTRAL, on, 512).buffers
-    assert estimate(MIXTRAL, off, 8192).buffers > 4 * 512 * 8192 * 32
-    assert estimate(MIXTRAL, on, 8192).buffers < 4 * 512 * 8192 * 32
+@pytest.mark.parametrize(("n", "n_made"), [(1, 256), (256, 256), (257, 512)])
+def test_cells_are_made_in_hundreds(n: int, n_made: int) -> None:
+    assert padded(n) == n_made
+    assert estimate(MIXTRAL, FLASH, n) == estimate(MIXTRAL, FLASH, n_made)
 
 
-def test_a_small_context_has_small_batches() -> None:
-    assert estimate(MIXTRAL, EngineConfig(), 64).buffers == 4 * (64 * 44_288 + 32_000)
+@pytest.mark.parametrize(
+    ("changes", "flash_attn", "n_seen", "mib"),
+    [
+        # What llama.cpp says it takes, of shapes that differ in what is widest.
+        ({}, "on", 8192, 208.01),
+        ({"n_ff": 14336}, "on", 8192, 124.01),
+        ({"n_ff": 16384}, "on", 8192, 136.01),
+        ({"n_ff": 1024}, "on", 8192, 48.01),
+        ({}, "on", 131_072, 328.01),
+        ({}, "off", 8192, 572.01),
+        ({}, "off", 131_072, 8492.01),
+        ({"n_embd": 576, "n_ff": 1536, "n_head": 9}, "on", 131_072, 141.51),
+        ({"n_embd": 576, "n_ff": 1536, "n_head": 9}, "off", 32_768, 646.38),
+    ],
+)
+def test_what_layers_compute_in(
+    changes: dict[str, Any], flash_attn: str, n_seen: int, mib: float
+) -> None:
+    config = FLASH.model_copy(update={"flash_attn": flash_attn})
+    size = layer_buffer(replace(MIXTRAL, **changes), config, n_seen)
+    assert size / MIB == pytest.approx(mib, rel=0.18 if changes.get("n_ff") == 1024 else 0.01)
+
+
+def test_what_logits_take() -> None:
+    demo = replace(MIXTRAL, n_embd=576, n_vocab=49_152)
+    assert logits_buffer(demo, FLASH) / MIB == pytest.approx(98.25, abs=0.01)
+    fewer = FLASH.model_copy(update={"n_ubatch": 128})
+    assert logits_buffer(demo, fewer) / MIB == pytest.approx(24.56, abs=0.01)
 
 
 def test_a_model_without_a_cache_has_no_cells() -> None:
-    assert estimate(replace(MIXTRAL, n_embd_k=0, n_embd_v=0), EngineConfig(), 8192).cells == 0
+    bare = replace(MIXTRAL, layers=(Layer(1, 0, 0, 0),) * 32)
+    assert bytes_per_cell(bare, FLASH) == 0
 
 
 def test_every_kv_quant_has_a_size() -> None:
@@ -92,3 +139,25 @@ def test_every_kv_quant_has_a_size() -> None:
         block, size = GGML_QUANT_SIZES[GGMLQuantizationType[name.upper()]]
         assert n_bytes == size / block
         EngineConfig.model_validate({"kv_quant": name})
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_prompt"),
+    [
+        ({"n_ctx": 2048, "flash_attn": "on"}, 700),
+        ({"n_ctx": 8192, "n_slots": 4, "flash_attn": "on"}, 700),
+        ({"n_ctx": 1024, "n_slots": 2, "flash_attn": "off"}, 900),
+        ({"n_ctx": 32_768, "kv_layout": "unified", "flash_attn": "on"}, 700),
+    ],
+)
+def test_a_real_worker_takes_what_was_estimated(
+    model_path: Path, settings: dict[str, Any], n_prompt: int
+) -> None:
+    config = EngineConfig.model_validate(
+        {"n_threads": 1, "n_slots": 1, "kv_layout": "split", **settings}
+    )
+    assert config.n_ctx is not None
+    unified = config.n_ctx if config.kv_layout == "unified" else None
+    parts = estimate(read_header(model_path), config, config.n_ctx, config.n_slots, unified)
+    measured = taken_by_a_worker(model_path, config, n_prompt)
+    assert parts.total == pytest.approx(measured.needed, rel=0.1)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from server.errors import ModelLoadError
-from server.gguf import Header, read_beginning, read_ends, read_header
+from server.gguf import Header, Layer, read_beginning, read_ends, read_header
+from server.gguf_file import MOST_LAYERS
+from tests.gguf_files import write_sparse
 
 TOKENS = ["<s>", "</s>", "hello", "wörld"]
 
@@ -56,11 +58,14 @@ def test_a_header(tiny: Path) -> None:
         architecture="tiny",
         name="Tiny",
         quant="Q8_0",
-        n_layer=7,
+        layers=tuple(Layer(0, 0, heads * 8, heads * 8) for heads in (2, 2, 1, 0, 2, 2, 1)),
+        input_bytes=68 + 12,
+        output_bytes=0,
+        tied_bytes=0,
+        largest_bytes=0,
         n_embd=32,
+        n_ff=0,
         n_head=4,
-        n_embd_k=10 * 8,
-        n_embd_v=10 * 8,
         n_vocab=len(TOKENS),
         n_ctx_train=96,
         n_params=67,
@@ -192,6 +197,66 @@ def test_sizes_of_a_cell(tmp_path: Path, said: list[Said], sizes: tuple[int, int
     assert (header.n_embd_k, header.n_embd_v) == sizes
 
 
+def test_keys_that_hold_values_too_are_counted_once(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "deepseek2")
+    writer.add_block_count(2)
+    for key, value in (("head_count_kv", 1), ("key_length", 576), ("value_length", 512)):
+        say(f"deepseek2.attention.{key}", value)(writer)
+    say("deepseek2.attention.key_length_mla", 192)(writer)
+    write(writer)
+    header = read_header(tmp_path / "x.gguf")
+    assert (header.n_embd_k, header.n_embd_v) == (2 * 576, 0)
+
+
+def test_where_tensors_belong(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_block_count(2)
+    for name, size in (
+        ("token_embd.weight", 1),
+        ("token_embd_norm.weight", 2),
+        ("rope_freqs.weight", 4),
+        ("blk.0.attn_q.weight", 8),
+        ("blk.1.attn_q.weight", 16),
+        ("blk.1.ffn_up_exps.weight", 32),
+        ("blk.1.ffn_up_shexp.weight", 64),
+        ("dec.blk.1.attn_q.weight", 128),
+        ("blk.2.attn_q.weight", 256),
+        ("output_norm.weight", 512),
+        ("cls.weight", 1024),
+    ):
+        writer.add_tensor(name, np.ones(size, np.float32))
+    write(writer)
+    header = read_header(tmp_path / "x.gguf")
+    assert [layer[:2] for layer in header.layers] == [(32, 0), (4 * 240, 4 * 32)]
+    assert (header.input_bytes, header.output_bytes) == (4 * (1 + 2 + 4 + 256), 4 * (512 + 1024))
+    assert header.tied_bytes == 4
+    assert header.weights == 4 * 2047
+    assert header.largest_bytes == 4 * 256
+    assert header.has_experts
+
+
+def test_a_count_of_layers_that_is_nonsense_takes_no_memory(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_block_count(2**32 - 1)
+    writer.add_head_count(4)
+    write(writer)
+    assert read_header(tmp_path / "x.gguf").n_layer == MOST_LAYERS
+
+
+def test_the_shape_of_mixtral(tmp_path: Path) -> None:
+    header = read_header(write_sparse(tmp_path / "bagel.gguf"))
+    assert header.n_params == 46_702_792_704
+    assert header.size_bytes == pytest.approx(26.44e9, rel=0.001)
+    assert header.size_bytes == pytest.approx(header.weights, rel=0.001)
+    assert (header.n_layer, header.n_vocab, header.n_ff) == (32, 32_000, 2 * 14336)
+    assert set(header.layers) == {header.layers[0]}
+    layer = header.layers[0]
+    # Three matrices for each of eight experts, 4.5 bits a weight.
+    assert layer.experts == 8 * 3 * 4096 * 14336 * 4.5 / 8
+    assert (layer.k, layer.v) == (1024, 1024)
+    assert header.tied_bytes == 0
+
+
 def test_the_demo_model(model_path: Path) -> None:
     header = read_header(model_path)
     assert (header.architecture, header.quant, header.n_layer) == ("llama", "Q4_1", 30)
@@ -200,6 +265,7 @@ def test_the_demo_model(model_path: Path) -> None:
     assert header.bits_per_weight == pytest.approx(5.85, abs=0.01)
     # 30 layers of 3 heads of 64.
     assert (header.n_head, header.n_embd_k, header.n_embd_v) == (9, 5760, 5760)
+    assert header.tied_bytes == header.input_bytes == 49152 * 576 / 32 * 34
     assert header.template is not None
     assert "<|im_start|>" in header.template
 

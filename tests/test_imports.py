@@ -17,8 +17,10 @@ LEAVES = frozenset(
         "estimate",
         "filenames",
         "gguf",
+        "gguf_file",
         "layout",
         "metrics",
+        "need",
         "offload",
         "threads",
         "placement",
@@ -44,7 +46,7 @@ OURS = {
 
 THEIRS = {
     "llama_cpp": ("server.engine.llama",),
-    "gguf": ("server.gguf",),
+    "gguf": ("server.gguf", "server.gguf_file"),
     "huggingface_hub": (
         "server.pool.hub",
         "server.pool.pull",

@@ -3,7 +3,7 @@
 from server.api import health, prompts, rerank, tokens
 from server.api.admin import events as admin_events
 from server.api.admin import models as admin_models
-from server.api.admin import pull, reload
+from server.api.admin import plan, pull, reload
 from server.api.openai import chat, completions, embeddings, models
 from server.api.openai.responses import routes, stored
 from server.api.tgi import generate, info
@@ -26,6 +26,7 @@ ROUTERS = (
     health.router,
     admin_models.router,
     admin_events.router,
+    plan.router,
     pull.router,
     reload.router,
 )

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 from server import placement
 from server.config import ModelConfig
-from server.placement import Need
+from server.need import Need
 from server.pool.catalog import Entry
 from server.pool.footprints import Footprint, Footprints, key_of
+
+PLACES = ("n_gpu_layers", "n_cpu_moe", "tensor_split", "devices")
+"""Settings that say what lies where."""
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +50,11 @@ class Claims:
         placed = placement.choose(entry.header, engine, free.less(Need(more)))
         need = self._corrected(placed.need, key)
         spare = min(engine.prefix_cache, max(0, free.ram - need.ram) // 2)
-        layout = {"kv_layout": placed.layout.name, "n_cells": placed.layout.n_cells}
-        # Other machines' memory is not ours to plan.
-        layers = {"n_gpu_layers": placed.n_gpu_layers} if free.gpus else {}
-        decided = engine.model_copy(update={**layout, **layers, "prefix_cache": spare})
+        decided = placement.settle(engine, placed).model_copy(update={"prefix_cache": spare})
+        if engine.devices or engine.rpc_servers:
+            # These may be other memories than those we know of: llama.cpp decides.
+            own = {name: getattr(engine, name) for name in PLACES}
+            decided = decided.model_copy(update=own)
         config = entry.config.model_copy(update={"engine": decided})
         return Claim(config, need.plus(Need(spare)), spare, key)
 

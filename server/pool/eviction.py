@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from server.placement import Need
+from server.need import Need
 
 TIE_S = 1.0
 """Models that were last used within the same such span count as equally old."""

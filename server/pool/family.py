@@ -103,7 +103,10 @@ def on_hub(hub: "Hub", repo: str) -> Family:
                 faults.append(f"no estimate: {error.message}")
                 headers[family] = None
         header = headers[family]
-        header = header and replace(header, size_bytes=offer.size)
+        if header is not None:
+            # Where the other bytes lie is not known; all are in RAM here.
+            more = offer.size - header.weights
+            header = replace(header, size_bytes=offer.size, input_bytes=header.input_bytes + more)
         members.append(Member(offer.id, offer.quant, offer.size, offer.n_parts, header))
     return _family(members, f"of {repo} at {hub.url}", faults)
 

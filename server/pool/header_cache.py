@@ -15,7 +15,7 @@ from server.pool.cache_folder import replace_file
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of what is kept. To be raised when `read_header` says something else of the same file."""
 
 Stamp = tuple[int, int]

@@ -1,29 +1,15 @@
 """Memory: how many bytes all models together may take, and what one takes of them."""
 
-import importlib.util
-import json
-import subprocess
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import psutil
 
 from server.config import PoolConfig
-from server.placement import Need
-from server.pool.machine import CGROUP, free_ram
+from server.need import Need
+from server.pool.machine import CGROUP, free_gpus, free_ram
 
 MARGIN = 0.05
 """Share of the memory that is left to others."""
-
-# llama.cpp itself knows best which GPUs it can use; it is loaded in a process that ends at once.
-ASK = (
-    "import json; from server.engine.llama import backend_init, gpu_memory; "
-    "log = backend_init(); print(json.dumps(gpu_memory()))"
-)
-
-WITHOUT_GPU = ("base", "blas", "cpu", "rpc")
-"""Parts of llama.cpp that are there in builds for the processor."""
 
 
 class Memory:
@@ -64,23 +50,3 @@ def resident_bytes(pid: int) -> int:
         return psutil.Process(pid).memory_info().rss
     except psutil.Error:
         return 0
-
-
-def free_gpus() -> tuple[int, ...]:
-    """Free bytes of each GPU; none where llama.cpp finds none or cannot be loaded."""
-    if not has_gpu_backend():
-        return ()
-    asked = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=False)
-    if asked.returncode:
-        return ()
-    found: list[int] = json.loads(asked.stdout.splitlines()[-1])
-    return tuple(found)
-
-
-def has_gpu_backend() -> bool:
-    """Whether llama.cpp was built for anything but the processor. Takes no time: looks at names."""
-    spec = importlib.util.find_spec("llama_cpp")
-    folders = [] if spec is None else [Path(f) for f in spec.submodule_search_locations or ()]
-    names = {file.name for folder in folders for file in (folder / "lib").glob("*ggml-*")}
-    parts = {name.partition("ggml-")[2].partition(".")[0].partition("-")[0] for name in names}
-    return bool(parts - {*WITHOUT_GPU})

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from server.config import Config, ModelConfig
 from server.errors import Busy, Unavailable
-from server.placement import Need
+from server.need import Need
 from server.pool.cache_folder import cache_folder
 from server.pool.catalog import Catalog, read_catalog
 from server.pool.claims import Claims

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from server.config import PoolConfig
 from server.errors import CorralError
-from server.placement import Need
+from server.need import Need
 from server.pool.catalog import Entry
 from server.pool.claims import Claim
 from server.pool.events import State, StateChanged

@@ -8,7 +8,7 @@ from functools import partial
 
 from server.config import Config
 from server.errors import Unavailable
-from server.placement import Need
+from server.need import Need
 from server.pool.catalog import Catalog, Entry
 from server.pool.claims import Claims
 from server.pool.events import Events

@@ -83,8 +83,8 @@ def test_one_context_is_what_is_needed(config: Config) -> None:
         text = printed(config.model_copy(update={"models": {"own": own}}), as_json=True)
         return json.loads(text)[0]["ram_bytes"]
 
-    # 2 layers of 64 keys and 64 values, of 2 bytes each
-    assert ram(1064) - ram(64) == 1000 * 2 * 128 * 2
+    # 2 layers of 64 keys and 64 values, of 2 bytes each; buffers grow a little, too
+    assert 1 <= (ram(2048) - ram(1024)) / (1024 * 2 * 128 * 2) < 1.25
 
 
 def test_a_table_is_whole_where_there_is_room(config: Config) -> None:

@@ -1,11 +1,14 @@
 """What is free, on this machine and in a container."""
 
+import mmap
+import os
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from server.pool.machine import free_ram, free_vram, room
+from server.pool.machine import free, free_gpus, free_ram, room, taken, watch
 
 
 @pytest.mark.parametrize(
@@ -30,4 +33,31 @@ def test_a_containers_limit_counts(
 def test_this_machine_has_room() -> None:
     found = room()
     assert 0 < found.ram <= psutil.virtual_memory().total
-    assert found.vram == free_vram() >= 0
+    assert found.vram == sum(free_gpus()) >= 0
+    assert free().gpus == free_gpus()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells which pages are read")
+def test_pages_of_a_file_count_when_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(8 * 2**20))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        sum(data[::4096])
+        all_of_it = taken(os.getpid(), path)
+        watch(os.getpid())
+        sum(data[: 2**20 : 4096])
+        a_part = taken(os.getpid(), path)
+    assert all_of_it.mapped == a_part.mapped == all_of_it.read == 8 * 2**20
+    assert 2**20 <= a_part.read < 4 * 2**20
+    assert a_part.needed == a_part.own + a_part.read
+    assert taken(os.getpid(), path)[1:] == (0, 0)
+
+
+def test_elsewhere_all_that_is_resident_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(_: Path) -> bool:
+        return False
+
+    monkeypatch.setattr(Path, "exists", nowhere)
+    own, *of_the_file = taken(os.getpid(), Path("x"))
+    assert own == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
+    assert of_the_file == [0, 0]

@@ -11,7 +11,7 @@ from server.api.body import Body, json_body
 from server.api.deps import AppServices, Services, until_gone
 from server.api.keep_alive import read_keep_alive
 from server.api.openapi import Sent
-from server.placement import Need
+from server.need import Need
 from server.pool.events import State
 from server.pool.memory import resident_bytes
 from server.pool.resident import Resident

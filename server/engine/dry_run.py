@@ -1,0 +1,49 @@
+"""A dry run: a model and its context are made without their memory, and llama.cpp says how much.
+
+    python -m server.engine.dry_run
+
+reads what to open from its standard input, and prints the lines of llama.cpp's log that tell sizes.
+A process of its own: llama.cpp aborts over what it cannot lay out. Nothing may be decoded here.
+"""
+
+import logging
+import pickle
+import re
+import sys
+
+from server.config import EngineConfig
+from server.engine import llama
+from server.errors import CorralError
+from server.layout import Layout
+
+TOLD = re.compile(r"(model|KV|RS|compute|output) buffer size|: size = ")
+
+
+class _Printer(logging.Handler):
+    """Prints what llama.cpp logs of sizes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if TOLD.search(line):
+            sys.stdout.write(f"{line}\n")
+
+
+def main() -> None:
+    """Open what is asked for; ends with 1 and the reason if that cannot be."""
+    path, config, n_gpu_layers, layout = pickle.load(sys.stdin.buffer)
+    assert isinstance(config, EngineConfig)
+    assert isinstance(layout, Layout)
+    logging.basicConfig(level=logging.DEBUG, handlers=[_Printer()])
+    captured = llama.backend_init()
+    try:
+        with (
+            llama.Model(path, config, n_gpu_layers, captured, lambda _: None, True) as model,
+            llama.Context(model, config, layout.n_ctx, layout.n_cells),
+        ):
+            pass
+    except CorralError as error:
+        sys.exit(error.message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""What a placed model takes of RAM and of each GPU, as llama.cpp carries a placement out.
+
+* Of n offloaded layers the output counts as the last, and the blocks just before it are the others.
+  The embedding of tokens stays in RAM; where it is the output's matrix too, a GPU gets a copy.
+* The first of several GPUs takes the first of the offloaded layers, each as many as its share says.
+  With `row`, every matrix is cut over all GPUs instead; with `none`, `main_gpu` takes everything.
+* Cells lie with their layer, or all in RAM where the settings keep them there.
+* Experts of the first layers can stay in RAM while all else of these layers goes.
+* Every device computes in buffers of its own. The first GPU also has room for one tensor that lies
+  in RAM: prompts are computed there, with the weights brought over one after the other.
+* Without an offloaded layer no GPU is used at all.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from server import estimate as sizes
+from server.config import EngineConfig
+from server.gguf import Header
+from server.layout import Layout, choose_flash_attn, has_amx
+
+GPU_BYTES = 512 * 2**20
+"""On each GPU, for its driver's context, kernels and work spaces, and as a margin. Not measured."""
+
+GPU_WORKER_BYTES = 256 * 2**20
+"""In RAM, for the libraries that drive GPUs. Not measured."""
+
+N_COPIES = 4
+"""Of what goes into a forward, where several GPUs that hold everything work as a pipeline."""
+
+
+class Need(NamedTuple):
+    """Bytes of RAM and of each GPU: what is taken, or what is free."""
+
+    ram: int
+    gpus: tuple[int, ...] = ()
+
+    def plus(self, other: "Need") -> "Need":
+        """Both together."""
+        return Need(self.ram + other.ram, _each(self.gpus, other.gpus, 1))
+
+    def less(self, other: "Need") -> "Need":
+        """What remains; negative where it does not suffice."""
+        return Need(self.ram - other.ram, _each(self.gpus, other.gpus, -1))
+
+    def within(self, room: "Need") -> bool:
+        """Whether there is so much room everywhere."""
+        left = room.less(self)
+        return min(left.ram, *left.gpus) >= 0 if left.gpus else left.ram >= 0
+
+
+def _each(ours: Sequence[int], theirs: Sequence[int], sign: int) -> tuple[int, ...]:
+    n = max(len(ours), len(theirs))
+    pad = [*ours] + [0] * (n - len(ours)), [*theirs] + [0] * (n - len(theirs))
+    return tuple(a + sign * b for a, b in zip(*pad, strict=True))
+
+
+def place(
+    header: Header,
+    config: EngineConfig,
+    n_gpu_layers: int,
+    layout: Layout,
+    n_gpus: int,
+    shares: Sequence[float] = (),
+    n_cpu_moe: int | None = None,
+) -> Need:
+    """What a model takes with `n_gpu_layers` of its layers, the output among them, on `n_gpus`.
+
+    `shares`: each GPU's part, as `shares_of` gives them; none: all the same.
+    `n_cpu_moe`: layers, from the first, whose experts stay in RAM; None: as configured.
+    """
+    n_layers = min(n_gpu_layers, header.n_layer + 1) if n_gpus else 0
+    config = choose_flash_attn(config, n_layers > 0, has_amx())
+    moe = cpu_moe(config, header.n_layer) if n_cpu_moe is None else n_cpu_moe
+    homes = _homes(n_layers, header.n_layer + 1, shares or [1.0] * n_gpus)
+    taken = _Taken(n_gpus, shares if config.split_mode == "row" else ())
+    _put_weights(taken, header, homes, moe)
+    _put_cells(taken, header, config, homes, layout)
+    _put_buffers(taken, header, config, homes, layout, moe)
+    taken.put(None, sizes.worker_bytes(header))
+    return Need(round(taken.ram), tuple(map(round, taken.gpus)))
+
+
+def cpu_moe(config: EngineConfig, n_layer: int) -> int:
+    """Layers whose experts the settings keep in RAM."""
+    return n_layer if config.n_cpu_moe == "all" else min(config.n_cpu_moe, n_layer)
+
+
+def shares_of(config: EngineConfig, gpus: Sequence[int]) -> tuple[float, ...]:
+    """Each GPU's part of a model, by the settings or by its free bytes; none without a GPU."""
+    if config.split_mode == "none":
+        return tuple(float(i == config.main_gpu) for i in range(len(gpus)))
+    said = (*config.tensor_split, *[0.0] * len(gpus))[: len(gpus)]
+    shares = said if any(said) else tuple(max(0.0, n) for n in gpus)
+    return shares if any(shares) else (1.0,) * len(gpus)
+
+
+Home = int | None
+"""The number of a GPU; None: RAM."""
+
+
+def _homes(n_layers: int, n_all: int, shares: Sequence[float]) -> list[Home]:
+    """Where each block is, and the output behind them."""
+    if n_layers == 0:
+        return [None] * n_all
+    ends = [end / sum(shares) for end in accumulate(shares)]
+    there: list[Home] = [
+        min(bisect_right(ends, number / n_layers), len(ends) - 1) for number in range(n_layers)
+    ]
+    return [None] * (n_all - n_layers) + there
+
+
+class _Taken:
+    """A sum for each memory. With `rows`, what a GPU is given of weights is cut over all."""
+
+    def __init__(self, n_gpus: int, rows: Sequence[float]):
+        self.ram = 0.0
+        self.gpus = [0.0] * n_gpus
+        self._rows = [share / sum(rows) for share in rows]
+
+    def put(self, home: Home, n_bytes: float) -> None:
+        """Somewhere."""
+        if home is None:
+            self.ram += n_bytes
+        else:
+            self.gpus[home] += n_bytes
+
+    def put_weights(self, home: Home, n_bytes: float) -> None:
+        """Somewhere, or in rows."""
+        if home is None or not self._rows:
+            self.put(home, n_bytes)
+        else:
+            for number, share in enumerate(self._rows):
+                self.put(number, share * n_bytes)
+
+
+def _put_weights(taken: _Taken, header: Header, homes: Sequence[Home], moe: int) -> None:
+    taken.put(None, header.input_bytes)
+    for number, (layer, home) in enumerate(zip(header.layers, homes, strict=False)):
+        stays = layer.experts if number < moe else 0
+        taken.put(None, stays)
+        taken.put_weights(home, layer.weights - stays)
+    taken.put_weights(homes[-1], header.output_bytes)
+    if homes[-1] is not None:
+        taken.put_weights(homes[-1], header.tied_bytes)
+
+
+def _put_cells(
+    taken: _Taken, header: Header, config: EngineConfig, homes: Sequence[Home], layout: Layout
+) -> None:
+    n_cells = n_seen(layout) * (config.n_slots if layout.n_cells is None else 1)
+    taken.put(None, n_cells * sizes.CELL_BYTES)
+    for layer, home in zip(header.layers, homes, strict=False):
+        taken.put(home if config.kv_offload else None, n_cells * sizes.cell_bytes(layer, config))
+
+
+def n_seen(layout: Layout) -> int:
+    """Cells that a token can look at."""
+    return sizes.padded(layout.n_ctx if layout.n_cells is None else layout.n_cells)
+
+
+def _put_buffers(
+    taken: _Taken,
+    header: Header,
+    config: EngineConfig,
+    homes: Sequence[Home],
+    layout: Layout,
+    moe: int,
+) -> None:
+    layers = sizes.layer_buffer(header, config, n_seen(layout))
+    mask = sizes.mask_bytes(config, n_seen(layout))
+    taken.put(None, sizes.output_buffer(header, config.n_slots))
+    used = sorted({home for home in homes if home is not None})
+    some_in_ram = None in homes or (moe > 0 and header.has_experts)
+    if not used or some_in_ram or not config.kv_offload:
+        taken.put(None, layers)
+    if not used:
+        return
+    taken.put(None, GPU_WORKER_BYTES)
+    copies = 1 if some_in_ram or len(used) == 1 or config.split_mode == "row" else N_COPIES
+    inputs = mask + sizes.FLOAT * sizes.batch_size(config) * header.n_embd
+    taken.put(None, inputs)
+    for home in used:
+        behind = sizes.logits_buffer(header, config) if home == homes[-1] else 0
+        taken.put(home, GPU_BYTES + (copies - 1) * inputs + max(layers, behind))
+    if some_in_ram:
+        taken.put(used[0], header.largest_bytes)

@@ -1,0 +1,122 @@
+"""`corral plan` by its output."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server.__main__ import app
+from server.commands import plan as command
+from tests.gguf_files import Shape, write_sparse
+
+MIXTRAL = "bagel-dpo-8x7b-v0.2.Q4_K_M"
+ROOM = ("--gpu-free", "24GiB", "--ram-free", "64GiB", "--ctx", "8192", "--slots", "4")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("models")
+    write_sparse(place / f"{MIXTRAL}.gguf")
+    write_sparse(place / "bagel-dpo-8x7b-v0.2.Q8_0.gguf", Shape(most=Shape.kinds()["Q8_0"]))
+    (place / "config.yaml").write_text(f"models_dir: {place}\nhf_cache: off\n")
+    return place
+
+
+def corral(folder: Path, *args: str) -> tuple[int, str]:
+    result = CliRunner().invoke(
+        app, ["plan", args[0], "--config", str(folder / "config.yaml"), *args[1:]]
+    )
+    return result.exit_code, result.output
+
+
+def lines(output: str) -> list[list[str]]:
+    return [line.split() for line in output.splitlines()]
+
+
+def test_a_table(folder: Path) -> None:
+    code, output = corral(folder, "bagel-dpo-8x7b-v0.2:Q4_K_M", *ROOM)
+    assert code == 0
+    found = lines(output)
+    assert ["0", "28.9", "GiB", "0", "bytes", "yes"] in found
+    assert ["26", "6.9", "GiB", "23.3", "GiB", "yes"] in found
+    # What lies between rows that are alike is left out.
+    assert ["..."] in found
+    assert not any(line[:1] == ["12"] for line in found)
+    (chosen,) = (line for line in found if line[-2:] == ["<-", "auto"])
+    assert chosen[:2] == ["33", "4"]
+    assert "auto: 33 of 33 layers on the GPU, with the experts of 4 in RAM, 11,776 cells" in output
+    best = next(line for line in found if line[-1:] == ["best"])
+    assert best[0] == "bagel-dpo-8x7b-v0.2.Q8_0"
+
+
+def test_json(folder: Path) -> None:
+    code, output = corral(folder, MIXTRAL, *ROOM, "--json")
+    assert code == 0
+    told = json.loads(output)
+    assert told["auto"]["n_gpu_layers"] == 33
+    assert len(told["rows"]) == 34 + 32
+
+
+def test_a_file_needs_no_configuration(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    path = str(folder / f"{MIXTRAL}.gguf")
+    result = CliRunner().invoke(app, ["plan", path, "--gpu-free", "", "--ram-free", "2GiB"])
+    assert result.exit_code == 0
+    assert "that does not fit" in result.output
+
+
+def test_what_this_machine_has_free(folder: Path) -> None:
+    code, output = corral(folder, MIXTRAL, "--json")
+    assert code == 0
+    assert json.loads(output)["free"]["ram"] > 0
+
+
+def test_what_llama_says(folder: Path) -> None:
+    args = ("--gpu-free", "", "--ram-free", "64GiB", "--ctx", "2048", "--slots", "1", "--exact")
+    code, output = corral(folder, MIXTRAL, *args)
+    assert code == 0
+    assert "llama.cpp, beside the weights: CPU output " in output
+    assert "all KV 256.0 MiB" in output
+    _, output = corral(folder, MIXTRAL, *args, "--json")
+    exact = {size["kind"]: size["n_bytes"] for size in json.loads(output)["exact"]}
+    assert exact["KV"] == 2048 * 128 * 1024
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_plot(folder: Path, tmp_path: Path, ending: str) -> None:
+    picture = tmp_path / f"plan.{ending}"
+    code, _ = corral(folder, MIXTRAL, *ROOM, "--plot", str(picture))
+    assert code == 0
+    drawn = picture.read_bytes()
+    assert drawn.startswith(b"\x89PNG") if ending == "png" else b"<!-- GPU 0 -->" in drawn
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("none",), "the model 'none' does not exist"),
+        ((MIXTRAL, "--gpu-free", "much"), "--gpu-free: 'much' is no size"),
+        ((MIXTRAL, "--ram-free", "1GiB,2GiB"), "--ram-free 1GiB,2GiB: one size"),
+        ((MIXTRAL, *ROOM[2:], "--gpu-free", "1GiB," * 9, "--exact"), "GPUs here, not 9"),
+        ((MIXTRAL, *ROOM, "--kv-quant", "q9"), "--kv-quant q9: one of f32,"),
+        ((MIXTRAL, *ROOM, "--plot", "plan.gguf"), "cannot write plan.gguf"),
+        ((MIXTRAL, *ROOM, "--plot", "/nowhere/plan.png"), "/nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_be_done(folder: Path, args: tuple[str, ...], message: str) -> None:
+    code, output = corral(folder, *args)
+    assert code == 1
+    assert message in output
+
+
+def test_a_plot_without_matplotlib(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(_: str) -> None:
+        return None
+
+    monkeypatch.setattr(command, "find_spec", find)
+    code, output = corral(folder, MIXTRAL, *ROOM, "--plot", str(tmp_path / "p.png"))
+    assert code == 1
+    assert "needs matplotlib" in output
