@@ -47,7 +47,17 @@ def free_ram(available: int, cgroup: Path) -> int:
         used = int((cgroup / "memory.current").read_text())
     except (OSError, ValueError):
         return available  # no limit: no such file, or the word max
-    return max(0, min(available, limit - used))
+    return max(0, min(available, limit - used + _cached(cgroup)))
+
+
+def _cached(cgroup: Path) -> int:
+    """Bytes that count as used by a container, but are pages of files and can go."""
+    try:
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    sizes = {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
+    return max(0, sizes.get("file", 0) - sizes.get("shmem", 0))
 
 
 def free_gpus() -> tuple[int, ...]:

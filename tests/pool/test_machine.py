@@ -1,5 +1,6 @@
 """What is free, on this machine and in a container."""
 
+import importlib
 import mmap
 import os
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from server.pool import machine
 from server.pool.machine import free, free_gpus, free_ram, room, taken, watch
 
 
@@ -28,6 +30,13 @@ def test_a_containers_limit_counts(
         (tmp_path / "memory.max").write_text(f"{limit}\n")
         (tmp_path / "memory.current").write_text(f"{used}\n")
     assert free_ram(1000, tmp_path) == free
+
+
+def test_pages_of_files_can_go(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("600")
+    (tmp_path / "memory.current").write_text("500")
+    (tmp_path / "memory.stat").write_text("anon 90\nfile 400\nshmem 150\nfile_mapped 30\n")
+    assert free_ram(1000, tmp_path) == 600 - (500 - 250)
 
 
 def test_this_machine_has_room() -> None:
@@ -61,3 +70,43 @@ def test_elsewhere_all_that_is_resident_counts(monkeypatch: pytest.MonkeyPatch) 
     own, *of_the_file = taken(os.getpid(), Path("x"))
     assert own == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
     assert of_the_file == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("found", "python", "gpus"),
+    [
+        (False, "print(5)", ()),
+        (True, "print('some log'); print(5, 6)", (5, 6)),
+        (True, "raise SystemExit(1)", ()),
+    ],
+)
+def test_llama_cpp_tells_of_the_gpus(
+    found: bool, python: str, gpus: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_gpu_backend", lambda: found)
+    monkeypatch.setattr(machine, "ASK", python)
+    assert free_gpus() == gpus
+
+
+@pytest.mark.parametrize(
+    ("files", "has"),
+    [
+        (["libggml-cpu.so", "libggml-base.so", "libggml.so"], False),
+        (["libggml-cpu-haswell.so.0", "libggml-rpc.so", "libggml-blas.so"], False),
+        (["libggml-cpu.so", "libggml-cuda.so"], True),
+        (["ggml-vulkan.dll"], True),
+        ([], False),
+    ],
+)
+def test_a_build_for_gpus_is_known_by_its_files(
+    files: list[str], has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "llama_cpp"
+    (package / "lib").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for file in files:
+        (package / "lib" / file).touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    assert machine.has_gpu_backend() == has
