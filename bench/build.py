@@ -31,6 +31,11 @@ CMAKE_OPTIONS = (
     "-DLLAMA_BUILD_EXAMPLES=OFF",
 )
 TARGETS = ("llama-server", "llama-batched-bench")
+# The script imports what reads pictures; this environment's library is built without it.
+NO_PICTURES = """\
+import sys, types
+sys.modules["llama_cpp.mtmd_cpp"] = types.ModuleType("llama_cpp.mtmd_cpp")
+"""
 # The script's own list, with uvicorn's fast loop and parser: a knowing user would have them.
 EXAMPLE_PACKAGES = (
     "fastapi",
@@ -139,7 +144,7 @@ def ensure_binaries(cache: Cache) -> None:
 
 def ensure_example(cache: Cache) -> None:
     """Make the example server's environment, with this environment's llama_cpp linked into it."""
-    ready = cache.root / "example-venv" / "ready"
+    ready = cache.root / "example-venv" / "complete"
     if ready.exists():
         return
     ensure_source(cache)
@@ -152,5 +157,6 @@ def ensure_example(cache: Cache) -> None:
     if spec is None or spec.origin is None:
         raise BuildError("llama_cpp is not installed in this environment")
     (site / "llama_cpp").symlink_to(Path(spec.origin).parent)
+    (site / "sitecustomize.py").write_text(NO_PICTURES)
     run_logged([python, "-c", "import llama_cpp.llama_cpp"], log)
     ready.touch()

@@ -26,6 +26,9 @@ GPU_FLAGS = {
 }
 """CMake arguments by the value of GPU; none is llama.cpp's own choice."""
 
+ALWAYS = "-DGGML_RPC=on"
+"""CMake arguments of every build, before those that are asked for: GPUs of other machines."""
+
 AMX_FLAGS = ("-fno-tree-dse", "-fno-dse")
 """Without these two passes gcc keeps the stores."""
 
@@ -84,12 +87,12 @@ def drops_tile_config(command: list[str]) -> bool:
 def build_environ(
     wanted: Mapping[str, str], environ: Mapping[str, str], flags: tuple[str, ...]
 ) -> dict[str, str]:
-    """The environment of the build: `wanted`, with the GPU's CMake argument and `flags` added."""
+    """The environment of the build: `wanted`, with our CMake arguments and `flags` added."""
     # A make that runs us must not rule the make that CMake may run, by its flags or its variables.
     inherited = {k: v for k, v in environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     result = {**inherited, **wanted}
     gpu = GPU_FLAGS[wanted.get("GPU", "none")]
-    result["CMAKE_ARGS"] = f"{_args(wanted)} {gpu}".strip()
+    result["CMAKE_ARGS"] = " ".join(part for part in (ALWAYS, _args(wanted), gpu) if part)
     for name in ("CFLAGS", "CXXFLAGS"):
         given = wanted.get(name, "").split()
         result[name] = " ".join([*given, *(flag for flag in flags if flag not in given)])

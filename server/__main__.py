@@ -1,10 +1,7 @@
-"""The CLI `corral`: serve, models, pull, config. What a command needs is imported when it runs."""
+"""The CLI `corral`. What a command needs is imported when it runs."""
 
-import asyncio
-import logging
-import socket
-import sys
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -13,11 +10,7 @@ import typer
 from server import __version__
 
 if TYPE_CHECKING:
-    from server.config import Config, ModelConfig
-    from server.pool.catalog import Catalog
-    from server.pool.pool import ModelPool
-
-log = logging.getLogger("corral")
+    from server.config import Config
 
 app = typer.Typer(
     name="corral",
@@ -29,20 +22,15 @@ app = typer.Typer(
 
 DEFAULT_CONFIG = Path("config.yaml")
 
-BACKLOG = 2048
-"""Connections that may wait to be accepted."""
-
-MOST_NAMED = 10
-"""Models that are named when the server starts."""
-
-STOP_S = 5
-"""Seconds that running requests have to end when the server is told to stop."""
-
 EXIT_FAILED, EXIT_CONFIG, EXIT_STOPPED = 1, 2, 130
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="The YAML file.", show_default=str(DEFAULT_CONFIG)),
+]
+
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; one per core if not given.")
 ]
 
 
@@ -72,39 +60,26 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the models of the configuration."""
-    given = {"host": host, "port": port, "log_level": log_level}
-    settings = _load(config, {key: value for key, value in given.items() if value is not None})
-    _log_to_stderr(settings.server.log_level)
-    catalog = _catalog(settings)
-    if not catalog.entries:
-        _fail(
-            "no models are configured and none were found; `corral config` prints an example",
-            EXIT_CONFIG,
-        )
-    with _listen(settings.server.host, settings.server.port) as listener:
-        _run(settings, catalog, listener)
+    from server.commands import serve as command
+
+    given: dict[str, object] = {"host": host, "port": port, "log_level": log_level}
+    overrides = {key: value for key, value in given.items() if value is not None}
+    with _told():
+        if not command.run(lambda: _load(config, overrides)):
+            raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
-def models(config: ConfigOption = None) -> None:
-    """List the models of the configuration and what their files say."""
-    from rich.console import Console
-    from rich.table import Table
+def models(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
+) -> None:
+    """List all models, configured and found: what they take, and whether they are loaded."""
+    from server.commands import models as command
+    from server.commands.console import out
 
-    settings = _load(config, {})
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("ID", "File", "Quant", "Architecture"):
-        table.add_column(column, overflow="fold")
-    for column in ("Parameters", "Size", "Trained context"):
-        table.add_column(column, justify="right")
-    table.add_column("Preload")
-    table.add_column("Fault", overflow="fold", style="red")
-    for id, model in settings.models.items():
-        table.add_row(id, str(model.path), *_facts(model))
-    console = Console()
-    # Nothing is cut off where the reader is another program.
-    console.width = console.width if console.is_terminal else 400
-    console.print(table)
+    with _told():
+        command.run(_load(config, {}), as_json, out())
 
 
 @app.command()
@@ -125,14 +100,78 @@ def pull(
 ) -> None:
     """Fetch a model from the Hugging Face hub; what broke off is continued."""
     from server.commands import pull as command
-    from server.errors import CorralError
+
+    with _told():
+        try:
+            command.run(repo, wanted, local_dir, revision, typer.echo)
+        except KeyboardInterrupt:
+            _fail("stopped; the same command goes on from here", EXIT_STOPPED)
+
+
+@app.command()
+def quantize(
+    source: Annotated[Path, typer.Argument(help="A GGUF, best one of F16, BF16 or F32.")],
+    to: Annotated[str, typer.Option(help="Quants to make, as in Q2_K,Q4_K_M,Q8_0.")],
+    out_dir: Annotated[
+        Path | None, typer.Option(help="Where they go, instead of beside it.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    requantize: Annotated[
+        bool, typer.Option("--requantize", help="Take a source that is quantized already.")
+    ] = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Make quants of a GGUF: NAME.QUANT.gguf."""
+    from server.commands import quantize as command
+    from server.commands.console import err, out
+
+    options = command.Options(out_dir, force, requantize, threads)
+    with _told():
+        command.run(source, to, options, out(), err())
+
+
+@app.command()
+def bench_quants(
+    files: Annotated[list[Path], typer.Argument(help="Quants of one model.")],
+    text: Annotated[Path, typer.Option(help="What they are compared on, UTF-8.")],
+    ctx: Annotated[int, typer.Option(min=8, help="Tokens in a piece of it.")] = 512,
+    pieces: Annotated[int, typer.Option(min=0, help="Pieces that are used; 0: all.")] = 16,
+    plot: Annotated[Path | None, typer.Option(help="A picture to draw.")] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Compare quants: size, speed, perplexity, divergence from the largest."""
+    from server.commands import bench_quants as command
+    from server.commands.console import err, out
+
+    options = command.Options(text, ctx, pieces or None, threads, plot)
+    with _told():
+        command.run(files, options, out(), err())
+
+
+@app.command("rpc-server")
+def rpc_server(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; whoever can reach it can use it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 50052,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="A device to lend, may be repeated. None: all GPUs, or the CPU."),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(help="Threads, where the CPU is lent; 0: one per core.", min=0)
+    ] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps weights, to be sent once only.")
+    ] = None,
+) -> None:
+    """Lend this machine's GPUs to a Corral elsewhere, which has it in engine.rpc_servers."""
+    from server.commands import rpc_server as command
 
     try:
-        command.run(repo, wanted, local_dir, revision, typer.echo)
-    except CorralError as error:
-        _fail(error.message, EXIT_FAILED)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from here", EXIT_STOPPED)
+        command.run(host, port, threads, cache, tuple(device or ()))
+    except OSError as error:
+        _fail(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_FAILED)
 
 
 @app.command("config")
@@ -143,157 +182,36 @@ def print_config() -> None:
     typer.echo(example.annotated(example.DEMO), nl=False)
 
 
-def _facts(model: "ModelConfig") -> tuple[str, ...]:
-    """The cells of one model after its id and path."""
-    from pydantic import ByteSize
-
-    from server.errors import ModelLoadError
-    from server.gguf import read_header
-
-    preload = "yes" if model.preload else "no"
-    try:
-        header = read_header(model.path)
-    except ModelLoadError as error:
-        return ("", "", "", "", "", preload, error.message.removeprefix(f"{model.path}: "))
-    size = ByteSize(header.size_bytes).human_readable()
-    context = f"{header.n_ctx_train:,}"
-    parameters = _short(header.n_params)
-    return (header.quant, header.architecture, parameters, size, context, preload, "")
-
-
-def _short(count: int) -> str:
-    """134,515,008 as 134.5M."""
-    for unit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if count >= unit:
-            return f"{count / unit:.1f}{letter}"
-    return str(count)
-
-
 def _load(path: Path | None, server: dict[str, object]) -> "Config":
-    """The configuration at `path`, or at the default one; ends the process if it is unusable."""
+    """The configuration at `path`, or at the default one. Raises ConfigError."""
     from server.config import ConfigError
     from server.config_file import load
 
     if path is None and not DEFAULT_CONFIG.is_file():
-        _fail(
+        raise ConfigError(
             f"no --config given, and there is no {DEFAULT_CONFIG} in {Path.cwd()}; "
-            "`corral config` prints one",
-            EXIT_CONFIG,
+            "`corral config` prints one"
         )
-    try:
-        return load(path or DEFAULT_CONFIG, server)
-    except ConfigError as error:
-        _fail(str(error), EXIT_CONFIG)
+    return load(path or DEFAULT_CONFIG, server)
 
 
-def _catalog(config: "Config") -> "Catalog":
-    """The models; ends the process if the configuration names one that does not exist."""
+@contextmanager
+def _told() -> Generator[None]:
+    """End the process with a message where a command cannot go on."""
     from server.config import ConfigError
-    from server.pool.catalog import read_catalog
+    from server.errors import CorralError
 
     try:
-        return read_catalog(config)
+        yield
     except ConfigError as error:
         _fail(str(error), EXIT_CONFIG)
+    except CorralError as error:
+        _fail(error.message, EXIT_FAILED)
 
 
 def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"corral: {message}", err=True)
     raise typer.Exit(code)
-
-
-def _log_to_stderr(level: str) -> None:
-    """Our own log lines from `level` on; those of libraries from warnings on."""
-    logging.basicConfig(
-        level=logging.DEBUG if level == "debug" else logging.WARNING,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
-    for name in ("corral", "server"):
-        logging.getLogger(name).setLevel(level.upper())
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket; ends the process if there is none to be had."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with ExitStack() as on_failure:
-            listener = on_failure.enter_context(socket.socket(family, kind))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-            on_failure.pop_all()
-            return listener
-    except OSError as error:
-        _fail(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_FAILED)
-
-
-def _run(config: "Config", catalog: "Catalog", listener: socket.socket) -> None:
-    """Serve until a signal says to stop."""
-    import uvicorn
-
-    from server.app import create_app
-    from server.config import ConfigError
-    from server.pool.pool import ModelPool
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                _announce(config, list(catalog.entries), listener.getsockname()[1])
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            closing = asyncio.create_task(_close_later(pool))
-            await super().shutdown(sockets)
-            closing.cancel()
-
-    pool = ModelPool(config, catalog=catalog)
-    try:
-        asgi = create_app(config, pool)
-    except ConfigError as error:
-        _fail(str(error), EXIT_CONFIG)
-    server = Server(
-        uvicorn.Config(
-            asgi,
-            access_log=False,
-            log_config=None,
-            # Closing the pool ends what still runs; this is for what does not run on a model.
-            timeout_graceful_shutdown=2 * STOP_S,
-            lifespan="on",
-            backlog=BACKLOG,
-        )
-    )
-    try:
-        server.run([listener])
-    except KeyboardInterrupt:
-        log.info("stopped")
-    if not server.started:
-        raise typer.Exit(EXIT_FAILED)
-
-
-async def _close_later(pool: "ModelPool") -> None:
-    """Give running requests their time, then end them with an error that their clients see."""
-    await asyncio.sleep(STOP_S)
-    await pool.close()
-
-
-def _announce(config: "Config", models: list[str], port: int) -> None:
-    """Say where we serve, and how to try it."""
-    host = config.server.host
-    shown = {"0.0.0.0": "localhost", "::": "localhost"}.get(
-        host, f"[{host}]" if ":" in host else host
-    )
-    url = f"http://{shown}:{port}/v1"
-    shown_models = ", ".join(models[:MOST_NAMED])
-    more = f" and {len(models) - MOST_NAMED:,} more" if len(models) > MOST_NAMED else ""
-    log.info("corral %s serves %s%s at %s", __version__, shown_models, more, url)
-    log.info(
-        "try: curl %s/chat/completions -H 'content-type: application/json' "
-        '-d \'{"model": "%s", "messages": [{"role": "user", "content": "Hello"}]}\'',
-        url,
-        config.default_model or models[0],
-    )
 
 
 if __name__ == "__main__":

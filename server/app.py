@@ -1,12 +1,13 @@
 """create_app: builds and connects everything on the HTTP side."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from server import __version__
 from server.api import ROUTERS, errors, openapi
+from server.api.admin.reload import reloading_at_hangup
 from server.api.body import BodyLimit
 from server.api.deps import Services
 from server.api.envelope import Envelope
@@ -17,20 +18,26 @@ from server.metrics import Metrics
 from server.pool.pool import ModelPool
 
 
-def create_app(config: Config, pool: ModelPool) -> FastAPI:
-    """The ASGI application. Its lifespan starts and closes `pool`.
+def create_app(
+    config: Config, pool: ModelPool, reread: Callable[[], Config] | None = None
+) -> FastAPI:
+    """The ASGI application. Its lifespan starts and closes `pool`, and reloads it at SIGHUP.
 
-    Raises ConfigError if the store cannot be opened.
+    `reread` reads the configuration again. Raises ConfigError if the store cannot be opened.
     """
     path = config.server.store
     runs = Runs(None if path is None else ResponseStore(path, config.server.store_budget))
+
+    metrics = Metrics(pool.loads)
+    services = Services(pool, metrics, runs, reread)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         await runs.start()
         await pool.start()
         try:
-            yield
+            with reloading_at_hangup(services):
+                yield
         finally:
             await runs.close()
             await pool.close()
@@ -42,8 +49,7 @@ def create_app(config: Config, pool: ModelPool) -> FastAPI:
         # A redirect loses the body in some clients.
         redirect_slashes=False,
     )
-    metrics = Metrics(pool.loads)
-    app.state.services = Services(config, pool, metrics, runs)
+    app.state.services = services
     for router in ROUTERS:
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)

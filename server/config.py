@@ -5,10 +5,13 @@ Every key has a description, which is also its comment in `config.yaml` (`exampl
 """
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -71,6 +74,33 @@ def _folders(value: object) -> object:
     return () if value is None else value
 
 
+def _sizes(value: object) -> object:
+    """One size, or several."""
+    return [value] if isinstance(value, str | int) else () if value is None else value
+
+
+def _one_or_several(value: object) -> object:
+    """A bare name stands for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _pairs(value: object) -> object:
+    """A mapping, or one line, as a list of `key=value`."""
+    if isinstance(value, Mapping):
+        return tuple(f"{key}={target}" for key, target in cast("_Mapping", value).items())
+    return _one_or_several(value)
+
+
+def _host_port(value: str) -> str:
+    """llama.cpp cuts at the first colon, and aborts over what is no number."""
+    host, _, port = value.partition(":")
+    if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
+        raise ValueError(f"{value!r} is not host:port")
+    return value
+
+
+_Mapping = Mapping[object, object]
+RpcServer = Annotated[str, AfterValidator(_host_port)]
 OnOff = Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_off)]
 
 
@@ -140,8 +170,13 @@ class EngineConfig(_Frozen):
     )
     mmap: bool = Field(default=True, description="map the file instead of reading it")
     mlock: bool = Field(default=False, description="keep the weights from being swapped out")
-    n_gpu_layers: int | Literal["auto", "all"] = Field(
+    n_gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = Field(
         default="auto", description="layers on the GPU: a number, all, or auto (what fits)"
+    )
+    devices: Annotated[tuple[str, ...], BeforeValidator(_one_or_several)] = Field(
+        default=(),
+        description="llama.cpp's names of the GPUs to use, in this order, such as CUDA0; "
+        "[]: all of them, none: the CPU alone",
     )
     main_gpu: int = Field(default=0, ge=0, description="the GPU that split_mode none uses")
     split_mode: Literal["none", "layer", "row"] = Field(
@@ -149,10 +184,28 @@ class EngineConfig(_Frozen):
         description="how several GPUs share a model: by layer, by row, or none of it",
     )
     tensor_split: tuple[float, ...] = Field(
-        default=(), description="share of the model for each GPU; null: by free memory"
+        default=(), description="share of the model for each GPU; []: by free memory"
     )
-    offload_kqv: bool = Field(
+    n_cpu_moe: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        default=0,
+        description="mixtures of experts: of how many layers, from the first on, the experts stay "
+        "in RAM; or all",
+    )
+    override_tensors: Annotated[tuple[str, ...], BeforeValidator(_pairs)] = Field(
+        default=(),
+        description="where single tensors go: regex=buffer type, the regex as C++ has it and "
+        "found anywhere in the tensor's name; the first that fits counts; a list, or a mapping",
+    )
+    kv_offload: bool = Field(
         default=True, description="keep the KV cells of offloaded layers on the GPU"
+    )
+    op_offload: bool = Field(
+        default=True, description="let the GPU compute large batches for layers that are in RAM"
+    )
+    rpc_servers: Annotated[tuple[RpcServer, ...], BeforeValidator(_one_or_several)] = Field(
+        default=(),
+        description="other machines' GPUs, as host:port of an rpc-server of the same llama.cpp; "
+        "trusted networks only, for it knows no passwords",
     )
     rope_scaling: Literal["none", "linear", "yarn", "longrope"] | None = Field(
         default=None,
@@ -189,6 +242,25 @@ class EngineConfig(_Frozen):
             raise ValueError("shares must not be negative, and not all 0")
         return value
 
+    @field_validator("devices", "rpc_servers")
+    @classmethod
+    def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name in value if value.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is named twice")
+        if "none" in value and len(value) > 1:
+            raise ValueError("none stands alone")
+        return value
+
+    @field_validator("override_tensors")
+    @classmethod
+    def _both_sides(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pair in value:
+            pattern, _, target = pair.rpartition("=")
+            if not pattern or not target:
+                raise ValueError(f"{pair!r} is not regex=buffer type")
+        return value
+
 
 class ModelConfig(_Frozen):
     """One model of the pool."""
@@ -200,6 +272,15 @@ class ModelConfig(_Frozen):
         default=(), description="other names that requests may ask for it by"
     )
     preload: bool = Field(default=False, description="load at start, not at the first request")
+    pinned: bool = Field(
+        default=False, description="never unloaded to make room for another, nor for being idle"
+    )
+    idle_unload_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="seconds without a request after which the model is unloaded; null: as "
+        "pool.idle_unload_s says, 0: never",
+    )
     engine: EngineConfig = Field(
         default=EngineConfig(), description="how llama.cpp holds the model"
     )
@@ -267,6 +348,32 @@ class ServerConfig(_Frozen):
     )
 
 
+class PoolConfig(_Frozen):
+    """Which models are loaded, and for how long."""
+
+    ram_budget: ByteSize | None = Field(
+        default=None,
+        description="memory for all loaded models; null: what is free, less a twentieth of all",
+    )
+    gpu_budget: Annotated[tuple[ByteSize, ...], BeforeValidator(_sizes)] = Field(
+        default=(),
+        description="memory of each GPU for all loaded models, one size or a list; null: what is "
+        "free at start, less a twentieth",
+    )
+    idle_unload_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="seconds without a request after which a model is unloaded; 0: only to make "
+        "room for another",
+    )
+    swap_after_s: float = Field(
+        default=5.0,
+        ge=0,
+        description="seconds for which models in use take new requests while another waits for "
+        "their memory; then they finish what they have and give way",
+    )
+
+
 class Config(BaseSettings):
     """The whole tree. Precedence: command line, environment, file, defaults."""
 
@@ -276,6 +383,9 @@ class Config(BaseSettings):
 
     server: Annotated[ServerConfig, BeforeValidator(_section)] = Field(
         default=ServerConfig(), description="the HTTP side"
+    )
+    pool: Annotated[PoolConfig, BeforeValidator(_section)] = Field(
+        default=PoolConfig(), description="which models are loaded, and for how long"
     )
     models: Annotated[dict[str, ModelConfig], BeforeValidator(_section)] = Field(
         default={}, description="the pool, by the id that clients ask for"

@@ -9,9 +9,11 @@ CorralError
 ├── ModelNotFound            no model of that id is configured
 ├── NotStored                no response, or no item, of that id is kept
 ├── QueueFull                too many requests wait already
-├── Unavailable              the model is loading, or the server is stopping
+├── Unavailable              the model is loading or does not fit, or the server is stopping
+├── Busy                     what is asked for would end requests that run
 ├── PullError                a file of the hub that cannot be had, or not all of it
 ├── ModelLoadError           the GGUF cannot be opened; carries llama.cpp's own reason
+├── CommandError             what somebody typed cannot be done
 ├── WorkerDied               the model's process ended while the request ran
 └── EngineError              llama.cpp refused a batch that we believed to be sound
 
@@ -63,7 +65,11 @@ class QueueFull(CorralError):
 
 
 class Unavailable(CorralError):
-    """The model is loading or the server is stopping."""
+    """The model is loading or does not fit, or the server is stopping."""
+
+
+class Busy(CorralError):
+    """What is asked for would end requests that run."""
 
 
 class ModelLoadError(CorralError):
@@ -72,6 +78,10 @@ class ModelLoadError(CorralError):
 
 class PullError(CorralError):
     """A model cannot be fetched from the hub."""
+
+
+class CommandError(CorralError):
+    """Why a command cannot go on, in a sentence for whoever typed it."""
 
 
 class WorkerDied(CorralError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from server.errors import ModelLoadError
+from server.filenames import part_name, part_of
 
 ALIGNMENT = 32
 """Of the tensors' data, where the header names none."""
@@ -150,13 +151,13 @@ def _cell(values: Mapping[str, Value], architecture: str) -> tuple[int, int]:
 
 def _siblings(path: Path, count: int) -> list[Path]:
     """The files after `path`, the first of `count`: model-00001-of-00003.gguf and so on."""
-    ending = f"-00001-of-{count:05d}.gguf"
     if count < 2:
         return []
-    if not path.name.endswith(ending):
-        raise ModelLoadError(f"{path}: one of {count} parts; name the first, *{ending}")
-    stem = path.name.removesuffix(ending)
-    return [path.with_name(f"{stem}-{i:05d}-of-{count:05d}.gguf") for i in range(2, count + 1)]
+    part = part_of(path.stem)
+    if part[1:] != (1, count):
+        first = part_name("*", 1, count)
+        raise ModelLoadError(f"{path}: one of {count} parts; name the first, {first}")
+    return [path.with_name(part_name(part.stem, i, count)) for i in range(2, count + 1)]
 
 
 def _integer(values: Mapping[str, Value], key: str) -> int:

@@ -148,11 +148,18 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class UseThreads:
+    """Compute with so many threads from the next step on."""
+
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """End the process."""
 
 
-Command = Load | Submit | Ask | Cancel | Shutdown
+Command = Load | Submit | Ask | Cancel | UseThreads | Shutdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +191,8 @@ class ModelInfo:
     """Dimensions of an embedding."""
     pooling: str = ""
     """How an embedding comes of the tokens' vectors: mean, cls or last; rank: it is a score."""
+    memory: tuple[tuple[str, int], ...] = ()
+    """Bytes of weights, cells and buffers on each device, the CPU (with a mapped file) first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def choose_gpu_layers(
     usable = free[config.main_gpu : config.main_gpu + 1] if config.split_mode == "none" else free
     room = sum(max(0, int(n * MARGIN) - COMPUTE_BYTES) for n in usable)
     n_cells = config.n_cells or n_ctx * config.n_slots
-    cells = n_cells * bytes_per_cell if config.offload_kqv else 0
+    cells = n_cells * bytes_per_cell if config.kv_offload else 0
     # The output layer counts as one more.
     per_layer = (size_bytes + cells) / (n_layer + 1)
     return min(n_layer + 1, int(room / per_layer))

@@ -1,5 +1,6 @@
 """The CLI: what it prints, how it refuses, and a server of its own that is started and stopped."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -45,7 +46,7 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
 
 def test_without_a_command_there_is_help() -> None:
     result = corral()
-    for command in ("serve", "models", "pull", "config"):
+    for command in ("serve", "models", "pull", "quantize", "bench-quants", "rpc-server", "config"):
         assert command in result.output
 
 
@@ -55,20 +56,15 @@ def test_config_prints_the_file_of_the_project() -> None:
 
 
 def test_models_says_what_the_files_say(model_path: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.gguf").write_text("hello")
     config = tmp_path / "c.yaml"
-    config.write_text(
-        f"models: {{demo: {{path: {model_path}, preload: true}}, gone: {{path: gone.gguf}}, "
-        "text: {path: text.gguf}}"
-    )
+    config.write_text(f"server: {{port: 0}}\nmodels: {{demo: {{path: {model_path}}}}}")
     result = corral("models", "--config", str(config))
     assert result.exit_code == 0
-    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
-    expected = ["demo", str(model_path), "Q4_1", "llama", "134.5M", "93.8MiB", "8,192", "yes"]
-    assert lines["demo"].split() == expected
-    assert "no" in lines["gone"].split()
-    assert lines["gone"].rstrip().endswith("No such file or directory")
-    assert lines["text"].rstrip().endswith("not a GGUF file: it does not start with GGUF")
+    lines = {line.split()[0]: line.split() for line in result.stdout.splitlines()}
+    assert lines["demo"][:5] == ["demo", "Q4_1", "5.85", "93.8MiB", "8,192"]
+    result = corral("models", "--config", str(config), "--json")
+    (row,) = json.loads(result.stdout)
+    assert (row["path"], row["size_bytes"]) == (str(model_path), model_path.stat().st_size)
 
 
 @pytest.mark.parametrize("command", ["serve", "models"])
@@ -86,7 +82,7 @@ def test_config_yaml_is_found_where_one_stands(file: Path, monkeypatch: pytest.M
     file.rename(file.with_name("config.yaml"))
     result = corral("models")
     assert result.exit_code == 0
-    assert "gone.gguf" in result.stdout
+    assert "gone" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -112,6 +108,34 @@ def test_the_command_line_is_checked_like_the_file(file: Path) -> None:
     result = corral("serve", "--config", str(file), "--port", "70000")
     assert result.exit_code == 2
     assert "server.port: Input should be less than or equal to 65535" in result.stderr
+
+
+def test_quants_are_made_and_compared(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("A horse is a horse, of course, of course, and nobody talks.")
+    options = ("--requantize", "--threads", "1", "--out-dir", str(tmp_path))
+    made = corral("quantize", str(model_path), "--to", "Q4_0", *options)
+    assert made.exit_code == 0
+    path = tmp_path / "SmolLM2-135M-Instruct.Q4_0.gguf"
+    assert str(path) in made.stdout
+    options = ("--ctx", "8", "--pieces", "1", "--threads", "1")
+    compared = corral("bench-quants", str(path), "--text", str(tmp_path / "text"), *options)
+    assert compared.exit_code == 0
+    assert "3 tokens scored" in compared.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("quantize", "gone.gguf", "--to", "Q8_0"), "gone.gguf: No such file or directory"),
+        (("bench-quants", "a.gguf", "--text", "gone.txt"), "gone.txt: No such file or directory"),
+    ],
+)
+def test_a_command_that_fails_ends_with_a_message_and_status_1(
+    arguments: tuple[str, ...], message: str
+) -> None:
+    result = corral(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"corral: {message}\n"
 
 
 def test_a_port_in_use_is_told(file: Path) -> None:

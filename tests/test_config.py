@@ -111,6 +111,31 @@ def test_yaml_takes_a_bare_on_for_a_boolean(write: Write, written: str, read: st
             "models: {m: {path: x, engine: {tensor_split: [2, -1]}}}",
             ["models.m.engine.tensor_split: shares must not be negative, and not all 0"],
         ),
+        ("models: {m: {path: x, engine: {n_gpu_layers: -1}}}", ["models.m.engine.n_gpu_layers"]),
+        ("models: {m: {path: x, engine: {n_cpu_moe: some}}}", ["models.m.engine.n_cpu_moe"]),
+        (
+            "models: {m: {path: x, engine: {devices: [CUDA0, none]}}}",
+            ["models.m.engine.devices: none stands alone"],
+        ),
+        (
+            "models: {m: {path: x, engine: {devices: [CUDA0, CUDA0]}}}",
+            ["models.m.engine.devices: 'CUDA0' is named twice"],
+        ),
+        (
+            "models: {m: {path: x, engine: {override_tensors: [ffn_up]}}}",
+            ["models.m.engine.override_tensors: 'ffn_up' is not regex=buffer type"],
+        ),
+        (
+            "models: {m: {path: x, engine: {override_tensors: {'': CPU}}}}",
+            ["models.m.engine.override_tensors: '=CPU' is not regex=buffer type"],
+        ),
+        *(
+            (
+                f"models: {{m: {{path: x, engine: {{rpc_servers: ['{server}']}}}}}}",
+                [f"models.m.engine.rpc_servers.0: '{server}' is not host:port"],
+            )
+            for server in ("host", ":1", "host:", "host:x", "host:0", "host:65536", "::1:50052")
+        ),
         ("models: {m: {path: x, engine: {prefix_cache: lots}}}", ["models.m.engine.prefix_cache"]),
         ("models_dir: {a: b}", ["models_dir: Input should be a valid tuple"]),
         ("hf_cache: maybe", ["hf_cache: Input should be 'on' or 'off'"]),
@@ -227,6 +252,20 @@ def test_folders_of_models(write: Write, tmp_path: Path, monkeypatch: pytest.Mon
     assert load(write("models_dir:")).models_dir == ()
     monkeypatch.setenv("CORRAL_MODELS_DIR", "/a:/b")
     assert load(write("models_dir: m")).models_dir == (Path("/a"), Path("/b"))
+
+
+def test_offload_settings_are_written_as_is_handy(write: Write) -> None:
+    def engine(text: str) -> EngineConfig:
+        return load(write(f"models: {{m: {{path: x, engine: {{{text}}}}}}}")).models["m"].engine
+
+    assert engine("devices: none").devices == ("none",)
+    assert engine("devices: [CUDA1, CUDA0]").devices == ("CUDA1", "CUDA0")
+    assert engine("rpc_servers: 'h:1'").rpc_servers == ("h:1",)
+    pairs = ("a=b=CPU", "c=CUDA0")
+    assert engine("override_tensors: {a=b: CPU, c: CUDA0}").override_tensors == pairs
+    assert engine("override_tensors: ['a=b=CPU', c=CUDA0]").override_tensors == pairs
+    assert engine("override_tensors: c=CUDA0").override_tensors == pairs[1:]
+    assert engine("n_cpu_moe: all, n_gpu_layers: 3").n_cpu_moe == "all"
 
 
 def test_what_is_found(write: Write) -> None:

@@ -12,14 +12,18 @@ LEAVES = frozenset(
     {
         "config",
         "config_file",
-        "sampling",
+        "errands",
         "errors",
         "estimate",
+        "filenames",
         "gguf",
         "layout",
         "metrics",
         "offload",
+        "threads",
         "placement",
+        "quants",
+        "sampling",
     }
 )
 
@@ -33,8 +37,8 @@ OURS = {
     "chat": LEAVES | {"chat", "ipc"},
     "api": LEAVES | {"api", "chat", "pool", "ipc"},
     "app": LEAVES | {"api", "chat", "pool", "ipc"},
-    "commands": LEAVES | {"commands", "pool"},
-    "__main__": LEAVES | {"app", "pool", "example", "commands"},
+    "commands": LEAVES | {"app", "commands", "pool"},
+    "__main__": LEAVES | {"example", "commands"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
 
@@ -43,9 +47,9 @@ THEIRS = {
     "gguf": ("server.gguf",),
     "huggingface_hub": ("server.pool.hub", "server.pool.pull", "server.pool.download"),
     "llguidance": ("server.engine.grammar",),
-    "fastapi": ("server.app", "server.api"),
+    "fastapi": ("server.app", "server.api", "server.commands.serve"),
     "starlette": ("server.app", "server.api"),
-    "uvicorn": ("server.__main__",),
+    "uvicorn": ("server.commands.serve",),
 }
 """Packages that only these modules, and those inside them, may import."""
 

@@ -42,7 +42,7 @@ def gpu(n_layers: float) -> int:
         ({"n_ctx": 1024, "n_slots": 2}, 5 * 2**20, [gpu(10)], 5),
         ({"n_ctx_cap": 1024, "n_slots": 2}, 5 * 2**20, [gpu(10)], 5),
         ({"n_cells": 2048, "n_slots": 200}, 5 * 2**20, [gpu(10)], 5),
-        ({"n_ctx": 1024, "n_slots": 2, "offload_kqv": False}, 5 * 2**20, [gpu(10)], 10),
+        ({"n_ctx": 1024, "n_slots": 2, "kv_offload": False}, 5 * 2**20, [gpu(10)], 10),
     ],
 )
 def test_choose_gpu_layers(

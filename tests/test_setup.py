@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import platform
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from scripts import compiler, refuse_old, setup
+from scripts.compiler import ALWAYS
 from scripts.packaged import DEMO, EMBEDDING, PackagedFile
 from scripts.progress import SetupError, Status, cause, run_logged
 
@@ -132,9 +134,9 @@ def test_an_unknown_gpu_is_told_with_the_choices() -> None:
     ],
 )
 def test_a_gpu_is_an_argument_of_cmake_beside_those_given(gpu: str, argument: str) -> None:
-    assert compiler.build_environ({"GPU": gpu}, {}, ())["CMAKE_ARGS"] == argument
+    assert compiler.build_environ({"GPU": gpu}, {}, ())["CMAKE_ARGS"] == f"{ALWAYS} {argument}"
     both = compiler.build_environ({"GPU": gpu, "CMAKE_ARGS": "-DA=1"}, {}, ())
-    assert both["CMAKE_ARGS"] == f"-DA=1 {argument}"
+    assert both["CMAKE_ARGS"] == f"{ALWAYS} -DA=1 {argument}"
 
 
 def test_flags_are_kept_and_extended() -> None:
@@ -252,22 +254,31 @@ def build(root: Path, **environ: str) -> list[str]:
     return calls(root)
 
 
-def test_the_engine_is_built_once_and_again_when_something_changes(root: Path) -> None:
+def test_the_engine_is_built_once_and_again_when_something_changes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     [first] = build(root)
-    assert first.startswith("|-m pip install -v ")
+    assert first.startswith(f"{ALWAYS}|-m pip install -v ")
     assert first.endswith(" llama-cpp-python==1.2.3")
     assert "--no-cache-dir --no-binary llama-cpp-python --force-reinstall" in first
+    assert "=cmake.define.LLAVA_BUILD=OFF " in first
+    [included] = re.findall(r"=cmake\.define\.CMAKE_PROJECT_llama_cpp_INCLUDE=(\S+)", first)
+    assert "set(LLAMA_BUILD_COMMON OFF)" in Path(included).read_text()
     assert build(root) == []
     [second] = build(root, GPU="cuda")
-    assert second.startswith("-DGGML_CUDA=on|")
+    assert second.startswith(f"{ALWAYS} -DGGML_CUDA=on|")
     assert build(root) == build(root, GPU="cuda") == []
     [third] = build(root, CMAKE_ARGS="-DA=1")
-    assert third.startswith("-DA=1 -DGGML_CUDA=on|")
+    assert third.startswith(f"{ALWAYS} -DA=1 -DGGML_CUDA=on|")
     [fourth] = build(root, GPU="none")
-    assert fourth.startswith("-DA=1|")
+    assert fourth.startswith(f"{ALWAYS} -DA=1|")
     (root / "pyproject.toml").write_text(PYPROJECT.replace("1.2.3", "1.2.4"))
     [fifth] = build(root)
     assert fifth.endswith("==1.2.4")
+    monkeypatch.setattr(compiler, "ALWAYS", "-DB=1")
+    [sixth] = build(root)
+    assert sixth.startswith("-DB=1 -DA=1|")
+    assert build(root) == []
 
 
 def test_a_build_that_failed_leaves_the_one_before(root: Path) -> None:
@@ -286,7 +297,7 @@ def test_a_long_build_is_announced(root: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert "llama-cpp-python==1.2.3 with true, 3 at a time" in said
     assert "some minutes" in said
-    assert "CMake arguments: -DGGML_VULKAN=on" in said
+    assert f"CMake arguments: {ALWAYS} -DGGML_VULKAN=on" in said
 
 
 def install(root: Path, *extras: str, **environ: str) -> list[str]:

@@ -9,6 +9,7 @@ from fastapi import Request
 from server.api.deps import Services, until_gone
 from server.api.envelope import visit_of
 from server.api.fields import report_unserved, sort_out
+from server.api.keep_alive import read_keep_alive
 from server.ipc import Embedded, Question, Ranked
 from server.pool.worker import Worker
 
@@ -35,7 +36,7 @@ class Asking:
         policy = services.config.server.unknown_fields
         headers = report_unserved(unserved, policy, visit_of(request).request_id)
         async with until_gone(request):
-            worker = await services.worker(request, model)
+            worker = await services.worker(request, model, read_keep_alive(extras))
         return cls(request, services, worker, headers)
 
     async def ask(self, question: Question, reply: type[R]) -> R:

@@ -13,6 +13,7 @@ from server.api.errors import ClientGone
 from server.api.openai.responses.runs import Runs
 from server.config import Config
 from server.metrics import Metrics
+from server.pool.events import Reloaded
 from server.pool.pool import ModelPool
 from server.pool.worker import Worker
 
@@ -26,18 +27,36 @@ INLINE_BYTES = 64 * 1024
 class Services:
     """What the app was built from."""
 
-    config: Config
     pool: ModelPool
     metrics: Metrics
     runs: Runs
     """Of responses: those in the background, and the store of all."""
+    reread: Callable[[], Config] | None = None
+    """Reads the configuration again. None: it comes from no file."""
 
-    async def worker(self, request: Request, model: str) -> Worker:
-        """The worker of `model`, noted in the request's visit. Raises as the pool does."""
+    @property
+    def config(self) -> Config:
+        """As it was last read."""
+        return self.pool.config
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again and apply it. Raises ConfigError; then the old one stays."""
+        if self.reread is None:
+            return await self.pool.reload(self.config)
+        return await self.pool.reload(await asyncio.to_thread(self.reread))
+
+    async def worker(
+        self, request: Request, model: str, keep_alive_s: float | None = None
+    ) -> Worker:
+        """The worker of `model`, which the request holds until its end. Raises as the pool does."""
+        visit = visit_of(request)
         # Only ids: what clients make up must not become a metric's label.
-        id = self.pool.resolve(model)
-        visit_of(request).model = id
-        return await self.pool.worker(id)
+        visit.model = self.pool.resolve(model)
+        # Who hears how the load goes on has all the time there is.
+        wait_s = None if visit.hears else self.config.server.load_wait_s
+        lease = await self.pool.lease(visit.model, wait_s, keep_alive_s)
+        visit.leases.append(lease)
+        return lease.worker
 
 
 # Not async, it would take a detour through a thread.

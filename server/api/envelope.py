@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import cast
 
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.errors import told
 from server.metrics import Metrics
+from server.pool.pool import Lease
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,10 @@ class Visit:
     """The configured id of the model that was asked for."""
     status: int = GONE
     """The HTTP status, or that of an error after the headers."""
+    hears: bool = False
+    """The client is told how far the load of its model has come."""
+    leases: list[Lease] = field(default_factory=list[Lease])
+    """Of the models that it uses, given back at its end."""
 
 
 def visit_of(request: Request) -> Visit:
@@ -74,6 +79,8 @@ class Envelope:
                 raise
             await told(error).response()(scope, receive, send_with_headers)
         finally:
+            for lease in visit.leases:
+                lease.release()
             self._metrics.count_request(visit.model, _endpoint(scope), visit.status)
 
 

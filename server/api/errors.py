@@ -9,6 +9,7 @@ ModelNotFound            404  ... model_not_found
 NotStored                404  invalid_request_error
 QueueFull                429  rate_limit_error, rate_limit_exceeded, Retry-After
 Unavailable              503  server_error, unavailable, Retry-After
+Busy                     409  conflict_error, busy, never to be retried
 ModelLoadError           500  server_error, model_load_error, never to be retried
 PullError                502  server_error, pull_error
 WorkerDied               500  server_error, worker_died
@@ -67,6 +68,7 @@ KINDS: Mapping[type[errors.CorralError], Kind] = {
     errors.NotStored: Kind(404, INVALID),
     errors.QueueFull: Kind(429, "rate_limit_error", "rate_limit_exceeded", retry_after=1.0),
     errors.Unavailable: Kind(503, "server_error", "unavailable", retry_after=1.0),
+    errors.Busy: Kind(409, "conflict_error", "busy", retry=False),
     errors.ModelLoadError: Kind(500, "server_error", "model_load_error", retry=False),
     errors.PullError: Kind(502, "server_error", "pull_error"),
     errors.WorkerDied: Kind(500, "server_error", "worker_died"),

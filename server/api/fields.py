@@ -18,8 +18,10 @@ log = logging.getLogger(__name__)
 
 ACCEPTED = frozenset(
     {
-        "user",
+        "keep_alive",
         "metadata",
+        "ttl",
+        "user",
         "safety_identifier",
         "prompt_cache_key",
         "prompt_cache_options",

@@ -28,6 +28,8 @@ from server.errors import Unavailable
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
+FIXED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+"""Headers of every stream."""
 
 
 def data_event(answer: Told) -> bytes:
@@ -51,8 +53,7 @@ class EventStream(StreamingResponse):
         done: bytes = DONE,
         failure: Callable[[Told], bytes] = data_event,
     ):
-        fixed = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(events, headers={**headers, **fixed}, media_type="text/event-stream")
+        super().__init__(events, headers={**headers, **FIXED}, media_type="text/event-stream")
         self._events = events
         self._close = close
         self._visit = visit

@@ -30,6 +30,7 @@ class Context(Protocol):
     n_batch: int
 
     def forward(self, batch: Batch) -> None: ...
+    def use_threads(self, n: int) -> None: ...
     def rows(self, n_rows: int) -> Vectors: ...
     def scores(self, slot: int) -> list[float]: ...
     def drop(self, slot: int) -> None: ...
@@ -94,6 +95,8 @@ class Embedder:
         self._batch = Batch(0)
         self._rate = 0.0
         """Tokens per second, a moving mean; 0 before the first."""
+        self._n_threads: int | None = None
+        """None: as contexts are made."""
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +123,12 @@ class Embedder:
         if self._cut is not None and self._cut.job.id == id:
             self._drop(self._cut)
             self._cut = None
+
+    def use_threads(self, n: int) -> None:
+        """Compute with so many from the next forward on."""
+        self._n_threads = n
+        if self._context is not None:
+            self._context.use_threads(n)
 
     def step(self, busy: bool) -> None:
         """One forward, a short one if somebody else is `busy`."""
@@ -162,6 +171,8 @@ class Embedder:
         while wanted < len(self._jobs[0].next):
             wanted *= 2
         self._context = self._open(min(wanted, self._n_ctx))
+        if self._n_threads is not None:
+            self._context.use_threads(self._n_threads)
         self._batch = Batch(self._context.n_batch)
         log.info("embeddings: a context of %d tokens", self._context.n_cells)
         return self._context

@@ -22,7 +22,7 @@ from server.engine.gbnf import (
     Rule,
     Sequence,
 )
-from server.engine.gbnf_sets import Bits, Sets, names, parts
+from server.engine.gbnf_sets import Bits, Sets, names, parts, satisfied, satisfies
 
 NOTHING = Sequence(())
 
@@ -41,7 +41,7 @@ def to_lark(text: str) -> str:
                 raise GbnfError(f"the rule '{used}', used in '{name}', is not defined")
     sets = Sets(rules)
     _check_left_recursion(sets)
-    finite = _finite(rules)
+    finite = satisfied(rules, _is_anything)
     if "root" not in finite:
         raise GbnfError("the rule 'root' never comes to an end")
     return _Writer(
@@ -71,28 +71,13 @@ def _check_left_recursion(sets: Sets) -> None:
                 on_path.add(after)
 
 
-def _finite(rules: dict[str, Expression]) -> set[str]:
-    """The rules that some text of finite length matches."""
-    found: set[str] = set()
-    while new := {n for n, rule in rules.items() if n not in found and _is_finite(rule, found)}:
-        found |= new
-    return found
-
-
 def _is_finite(expression: Expression, rules: set[str]) -> bool:
-    match expression:
-        case Literal() | Chars():
-            return True
-        case Rule(name=name):
-            return name in rules
-        case Repeat(of=of, least=least):
-            return not least or _is_finite(of, rules)
-        case Sequence(parts=inside):
-            return all(_is_finite(part, rules) for part in inside)
-        case Choice(options=options):
-            return any(_is_finite(option, rules) for option in options)
-        case _:
-            assert_never(expression)
+    """Whether some text of finite length matches it; `rules`: those that it holds for."""
+    return satisfies(expression, _is_anything, rules)
+
+
+def _is_anything(_: Literal | Chars) -> bool:
+    return True
 
 
 def _pruned(expression: Expression, rules: set[str]) -> Expression:

@@ -5,7 +5,7 @@ too large, never too small.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import assert_never
 
@@ -45,6 +45,34 @@ def names(expression: Expression) -> Iterator[str]:
         yield from names(part)
 
 
+Test = Callable[[Literal | Chars], bool]
+
+
+def satisfied(rules: Mapping[str, Expression], test: Test) -> set[str]:
+    """The rules that match some finite text of which every piece passes the test."""
+    found: set[str] = set()
+    while new := {n for n in rules.keys() - found if satisfies(rules[n], test, found)}:
+        found |= new
+    return found
+
+
+def satisfies(expression: Expression, test: Test, rules: set[str]) -> bool:
+    """Whether it can be matched by pieces that pass the test and by these rules alone."""
+    match expression:
+        case Literal() | Chars():
+            return test(expression)
+        case Rule(name=name):
+            return name in rules
+        case Repeat(of=of, least=least):
+            return not least or satisfies(of, test, rules)
+        case Sequence(parts=inside):
+            return all(satisfies(part, test, rules) for part in inside)
+        case Choice(options=options):
+            return any(satisfies(option, test, rules) for option in options)
+        case _:
+            assert_never(expression)
+
+
 class Sets:
     """What is known of a grammar's rules, which are all defined."""
 
@@ -54,13 +82,7 @@ class Sets:
     @cached_property
     def nullable(self) -> set[str]:
         """The rules that match the empty text."""
-        found: set[str] = set()
-
-        while new := {
-            n for n, rule in self.rules.items() if n not in found and _is_nullable(rule, found)
-        }:
-            found |= new
-        return found
+        return satisfied(self.rules, _is_empty)
 
     @cached_property
     def recursive(self) -> set[str]:
@@ -99,7 +121,7 @@ class Sets:
 
     def is_nullable(self, expression: Expression) -> bool:
         """Whether it matches the empty text."""
-        return _is_nullable(expression, self.nullable)
+        return satisfies(expression, _is_empty, self.nullable)
 
     def first(self, expression: Expression) -> Bits:
         """What its matches begin with."""
@@ -197,22 +219,8 @@ class Sets:
                 assert_never(expression)
 
 
-def _is_nullable(expression: Expression, rules: set[str]) -> bool:
-    match expression:
-        case Literal(text=text):
-            return not text
-        case Chars():
-            return False
-        case Rule(name=name):
-            return name in rules
-        case Repeat(of=of, least=least):
-            return not least or _is_nullable(of, rules)
-        case Sequence(parts=inside):
-            return all(_is_nullable(part, rules) for part in inside)
-        case Choice(options=options):
-            return any(_is_nullable(option, rules) for option in options)
-        case _:
-            assert_never(expression)
+def _is_empty(piece: Literal | Chars) -> bool:
+    return piece == Literal("")
 
 
 def _bit(character: str) -> Bits:

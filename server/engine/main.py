@@ -42,6 +42,7 @@ from server.ipc import (
     Ready,
     Shutdown,
     Step,
+    UseThreads,
 )
 from server.layout import Layout
 
@@ -76,8 +77,9 @@ def main() -> None:
 class Loaded:
     """A model that can answer."""
 
+    context: llama.Context | None
+    """None, as its engine, if the model does not generate."""
     engine: Engine | None
-    """None if the model does not generate."""
     embedder: Embedder
     outbox: "_Outbox"
     vocabulary: Vocabulary
@@ -101,6 +103,12 @@ class Loaded:
         self.embedder.cancel(id)
         if self.engine is not None:
             self.engine.cancel(id)
+
+    def use_threads(self, n: int) -> None:
+        """Compute with so many from now on."""
+        if self.context is not None:
+            self.context.use_threads(n)
+        self.embedder.use_threads(n)
 
     def check(self) -> None:
         """Raises AssertionError where something got lost. Only when idle."""
@@ -139,6 +147,7 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
         outbox.put,
     )
     return Loaded(
+        context,
         outbox.engine,
         stack.enter_context(embedder),
         outbox,
@@ -209,6 +218,8 @@ def run(loaded: Loaded, inbox: Inbox) -> None:
                 loaded.cancel(id)
             case Answer() | Failed():
                 loaded.outbox.put([command])
+            case UseThreads(n=n):
+                loaded.use_threads(n)
             case Shutdown():
                 return
 

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Batch
 from server.engine.vocabulary import Vocabulary
+from server.errors import ModelLoadError
 from server.estimate import KV_BYTES, choose_n_ctx
 from server.ipc import Load, Loading, Message, ModelInfo
 from server.layout import Layout, choose_flash_attn, choose_layout
@@ -20,25 +22,62 @@ from server.offload import choose_gpu_layers
 log = logging.getLogger(__name__)
 
 
+@contextmanager
 def open_model(
     load: Load, captured: llama.Log, on_progress: Callable[[float], None]
-) -> llama.Model:
-    """Open the GGUF with as many layers on the GPU as are wanted and fit."""
-    free = llama.gpu_memory()
-    n_layers = 0
-    if free:
-        n_layers = _gpu_layers(load, captured, free)
-    return llama.Model(load.path, load.engine, n_layers, captured, on_progress)
+) -> Generator[llama.Model]:
+    """Open the GGUF with as many layers on the GPU as are wanted and fit.
+
+    Raises ModelLoadError, which names the setting at fault if it is one.
+    """
+    with llama.Devices(load.engine) as devices:
+        n_layers = 0
+        if devices.free or load.engine.override_tensors:
+            n_layers = _gpu_layers(load, captured, devices)
+        with llama.Model(
+            load.path, load.engine, n_layers, captured, on_progress, False, devices
+        ) as model:
+            if load.engine.n_cpu_moe and not model.n_experts:
+                log.warning("n_cpu_moe does nothing: %s has no experts", model.description)
+            yield model
 
 
-def _gpu_layers(load: Load, captured: llama.Log, free: list[int]) -> int:
+def _gpu_layers(load: Load, captured: llama.Log, devices: llama.Devices) -> int:
     """Sizes come from opening the file without its weights."""
-    with llama.Model(load.path, load.engine, 0, captured, lambda _: None, True) as sizes:
+    try:
+        sizes = _sizes(load, load.engine, captured, devices)
+    except ModelLoadError as error:
+        raise _blame(load, captured, devices) or error from None
+    with sizes:
         n_ctx = choose_n_ctx(load.engine, sizes.n_ctx_train)
         per_cell = _bytes_per_cell(sizes, load.engine)
         return choose_gpu_layers(
-            load.engine, n_ctx, sizes.n_layer, sizes.size_bytes, per_cell, free
+            load.engine, n_ctx, sizes.n_layer, sizes.size_bytes, per_cell, devices.free
         )
+
+
+def _sizes(
+    load: Load, config: EngineConfig, captured: llama.Log, devices: llama.Devices
+) -> llama.Model:
+    return llama.Model(load.path, config, 0, captured, lambda _: None, True, devices)
+
+
+def _blame(load: Load, captured: llama.Log, devices: llama.Devices) -> ModelLoadError | None:
+    """The override that llama.cpp does not take, if the file can be opened without: a bad regex.
+
+    Only C++ knows which regexes it takes, and tells nothing but why.
+    """
+    for pair in (None, *load.engine.override_tensors):
+        pairs = () if pair is None else (pair,)
+        config = load.engine.model_copy(update={"override_tensors": pairs})
+        try:
+            _sizes(load, config, captured, devices).close()
+        except ModelLoadError as error:
+            if pair is None:
+                return None
+            reason = error.message.removeprefix(f"cannot load {load.path}: ")
+            return ModelLoadError(f"engine.override_tensors: {pair!r}: {reason}")
+    return None
 
 
 def _bytes_per_cell(model: llama.Model, config: EngineConfig) -> int:
@@ -111,6 +150,7 @@ def describe(
         ranks=model.ranks,
         n_embd=model.n_embd,
         pooling=model.pooling,
+        memory=model.memory,
     )
 
 

@@ -24,13 +24,14 @@ from server.ipc import (
     Rank,
     Shutdown,
     Submit,
+    UseThreads,
 )
 
-Prepared = Sequence | Job | Cancel | Answer | Failed | Shutdown
+Prepared = Sequence | Job | Cancel | Answer | Failed | UseThreads | Shutdown
 """What the engine's thread is given."""
 
 Inbox = SimpleQueue[Prepared]
-Commands = SimpleQueue[Submit | Ask | Cancel | Shutdown]
+Commands = SimpleQueue[Submit | Ask | Cancel | UseThreads | Shutdown]
 
 
 class Preparation:
@@ -65,7 +66,7 @@ class Preparation:
                     if id in self._pending:
                         self._unwanted.add(id)
                     self._inbox.put(command)
-                case Shutdown():
+                case UseThreads() | Shutdown():
                     self._inbox.put(command)
                 case _:
                     assert_never(command)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from server.config import Config, ConfigError, ModelConfig
 from server.errors import ModelLoadError, ModelNotFound
+from server.filenames import quant_in
 from server.gguf import Header
 from server.pool import scan
-from server.pool.header_cache import HeaderCache, default_path
-from server.pool.names import Names, quant_in
+from server.pool.cache_folder import cache_folder
+from server.pool.header_cache import HeaderCache
+from server.pool.names import Names
 from server.pool.scan import Found
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,15 @@ class Entry:
     def offered(self) -> bool:
         """Whether clients are told of it. What is configured may yet be repaired."""
         return self.configured or self.fault is None
+
+    def same_as(self, other: "Entry") -> bool:
+        """Whether it is loaded in the same way from the same files."""
+        return (
+            self.config == other.config
+            and self.found == other.found
+            and self.header == other.header
+            and self.fault == other.fault
+        )
 
     @property
     def quant(self) -> str:
@@ -97,7 +108,7 @@ def read_catalog(config: Config, cache: HeaderCache | None = None) -> Catalog:
     model does not exist.
     """
     began = time.monotonic()
-    cache = cache or HeaderCache(default_path())
+    cache = cache or HeaderCache(cache_folder() / "headers.json")
     entries = [
         _entry(id, model, scan.model_at(model.path), cache, configured=True)
         for id, model in config.models.items()

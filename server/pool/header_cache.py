@@ -5,13 +5,13 @@ One JSON file keeps them between runs. It can be deleted at any time.
 
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from server.gguf import Header, read_header
+from server.pool.cache_folder import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -61,17 +61,10 @@ class HeaderCache:
         self._kept = {key: kept for key, kept in self._kept.items() if Path(key).exists()}
         content = _Content(version=VERSION, files=self._kept).model_dump_json()
         try:
-            _replace(self._path, content)
+            replace_file(self._path, content)
         except OSError as error:
             log.warning("headers are not kept in %s: %s", self._path, error.strerror)
         self._changed = False
-
-
-def default_path() -> Path:
-    """`headers.json` in the folder that CORRAL_CACHE names, or in the user's folder of caches."""
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = os.environ.get("CORRAL_CACHE") or str(Path(caches) / "corral")
-    return Path(folder).expanduser() / "headers.json"
 
 
 def _load(path: Path) -> dict[str, _Kept]:
@@ -83,16 +76,3 @@ def _load(path: Path) -> dict[str, _Kept]:
         log.warning("%s is made anew: %s", path, str(error).splitlines()[0])
         return {}
     return content.files if content.version == VERSION else {}
-
-
-def _replace(path: Path, content: str) -> None:
-    """Write the whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

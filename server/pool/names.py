@@ -1,29 +1,12 @@
 """Names: which models somebody may mean who does not give an id."""
 
-import re
 from collections.abc import Iterable
 
+from server.filenames import family_of, quant_in
 from server.pool.scan import Found
-
-QUANT = re.compile(
-    r"[.\-_](?P<quant>(?:UD-)?(?:I?Q\d(?:_\w+)?|TQ\d_\d|MXFP4\w*|NVFP4\w*|BF16|F16|FP16|F32|FP32))$",
-    re.IGNORECASE,
-)
-"""The end of a file's name that says how its weights are quantised."""
 
 REPO_ENDING = "-gguf"
 """Most repositories of GGUF files end so; nobody needs to write it."""
-
-
-def quant_in(stem: str) -> str:
-    """The quant that ends a file's name, in capitals; empty if none does."""
-    match = QUANT.search(stem)
-    return "" if match is None else match["quant"].upper()
-
-
-def family_of(stem: str) -> str:
-    """A file's name without its quant."""
-    return QUANT.sub("", stem)
 
 
 class Names:

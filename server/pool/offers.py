@@ -12,20 +12,13 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from server.errors import InvalidRequest, PullError
+from server.filenames import part_of, quant_in
+from server.quants import UNQUANTIZED
 
-PART = re.compile(r"-(\d{5})-of-(\d{5})$")
-QUANT = re.compile(
-    r"(?<![A-Z0-9])"
-    r"((?:UD-)?I?Q[1-8](?:_(?:[01]|K|S|M|L|XS|XXS|XL|NL))+|TQ[12]_0|MXFP4(?:_MOE)?|B?F16|F32)"
-    r"(?![A-Z0-9])"
-)
 ASIDE = frozenset({"mmproj", "imatrix", "lora", "adapter"})
 """Words in the names of files that go with a model and are none."""
 
 PREFERRED = ("Q4_K_M", "Q4_K_L", "Q4_K_XL", "Q5_K_S", "Q5_K_M", "Q5_K_L", "Q5_K_XL", "Q6_K")
-FULL = ("F16", "BF16", "F32")
-"""Not quantized: taken by themselves only where there is nothing else."""
-
 WANTED = "file"
 """The field of an order that says what to take."""
 
@@ -66,8 +59,7 @@ class Offer:
     @property
     def quant(self) -> str:
         """As `Q4_K_M`; empty where the name does not say."""
-        found = QUANT.findall(self.path.upper())
-        return found[-1] if found else ""
+        return quant_in(self.path)
 
     @property
     def is_model(self) -> bool:
@@ -101,10 +93,8 @@ def group(files: Iterable[RemoteFile]) -> list[Offer]:
     for file in files:
         path = PurePosixPath(file.path)
         if path.suffix.lower() == ".gguf":
-            stem = str(path.with_suffix(""))
-            part = PART.search(stem)
-            key = (stem[: part.start()], int(part[2])) if part else (stem, 1)
-            parts.setdefault(key, []).append(file)
+            part = part_of(str(path.with_suffix("")))
+            parts.setdefault((part.stem, part.n_parts), []).append(file)
     offers = [
         Offer(stem, tuple(sorted(found, key=lambda file: file.path)), count)
         for (stem, count), found in parts.items()
@@ -137,7 +127,8 @@ def best(offers: Sequence[Offer], room: Room) -> Choice:
     if not models:
         raise PullError(f"no whole model among {listed(offers)}")
     good = [o for o in models if o.quant.removeprefix("UD-") in PREFERRED]
-    small = [o for o in models if o.quant not in FULL]
+    # What is not quantized is taken by itself only where there is nothing else.
+    small = [o for o in models if o.quant not in UNQUANTIZED]
     every = room.ram + room.vram
     among = "Q4_K_M to Q6_K"
     for tier, of, place, free in (

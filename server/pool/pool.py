@@ -1,59 +1,65 @@
-"""ModelPool: which model is loaded. Routes ask it for a worker and never look at a state."""
+"""ModelPool: which models are loaded. Routes ask it for a worker and never look at a state."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 
 from server.config import Config, ModelConfig
-from server.errors import CorralError, Unavailable
+from server.errors import Busy, Unavailable
+from server.placement import Need
+from server.pool.cache_folder import cache_folder
 from server.pool.catalog import Catalog, read_catalog
-from server.pool.suspects import Suspects
-from server.pool.worker import COMMAND, CrashedInWarmUp, Worker
+from server.pool.claims import Claims
+from server.pool.events import Events, Reloaded
+from server.pool.footprints import Footprints
+from server.pool.resident import Resident
+from server.pool.residents import Residents
+from server.pool.worker import COMMAND, Worker
 
 log = logging.getLogger(__name__)
 
-BACK_OFF_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Seconds before a start, by the number of failures in a row."""
-
-COOL_DOWN_S = 5.0
-"""Seconds for which a model that could not be loaded is not tried again."""
+RETRY_S = 1.0
+"""The least that clients are told to wait."""
 
 
-@dataclass
-class _Resident:
-    """One model of the catalogue: its worker while it has one, and its record of failures."""
+class Lease:
+    """The right to use a worker: while it is held, the model makes no room for others."""
 
-    config: ModelConfig
-    suspects: Suspects = field(default_factory=Suspects)
-    worker: Worker | None = None
-    keeper: asyncio.Task[None] | None = None
-    """Loads the model and restarts its worker when it dies."""
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set whenever a worker is ready, `error` has a new value, or the pool stops."""
-    error: CorralError | None = None
-    """Why the last load failed, at monotonic time `failed_at`."""
-    failed_at: float = 0.0
-    use_extra_bufts: bool = True
-    """As configured; False after a worker crashed in its warm-up decode."""
+    def __init__(self, worker: Worker, release: Callable[[], None]):
+        self.worker = worker
+        self._release: Callable[[], None] | None = release
+
+    def release(self) -> None:
+        """Give it back. Safe to call again."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
 
 class ModelPool:
     """The models of a catalogue and their workers. Used on the event loop only."""
 
     def __init__(
-        self, config: Config, command: tuple[str, ...] = COMMAND, catalog: Catalog | None = None
+        self,
+        config: Config,
+        command: tuple[str, ...] = COMMAND,
+        catalog: Catalog | None = None,
+        footprints: Footprints | None = None,
     ):
         """Without a `catalog` it is read, by `config`. Raises ConfigError as that does."""
-        self._config = config
-        self._command = command
+        self.events = Events()
         self._catalog = read_catalog(config) if catalog is None else catalog
-        self._residents = {
-            id: _Resident(model, use_extra_bufts=model.engine.use_extra_bufts)
-            for id, model in self._catalog.models.items()
-        }
+        footprints = footprints or Footprints(cache_folder() / "footprints.json")
+        self._claims = Claims(footprints)
+        self._residents = Residents(config, self._catalog, self._claims, self.events, command)
         self._stopping = False
+
+    @property
+    def config(self) -> Config:
+        """As it was last read."""
+        return self._residents.config
 
     @property
     def models(self) -> Mapping[str, ModelConfig]:
@@ -66,9 +72,14 @@ class ModelPool:
         return self._catalog
 
     @property
+    def residents(self) -> Mapping[str, Resident]:
+        """For those who look; only the pool changes them."""
+        return self._residents.all
+
+    @property
     def default_model(self) -> str | None:
         """The configured model for requests that name none."""
-        return self._config.default_model
+        return self.config.default_model
 
     def resolve(self, model: str) -> str:
         """The id of what a request calls `model`. Raises ModelNotFound."""
@@ -82,121 +93,169 @@ class ModelPool:
             return 0
 
     def ready(self) -> bool:
-        """Every model that is to be preloaded serves, and we are not stopping."""
-        return not self._stopping and all(
-            resident.worker is not None and resident.worker.alive
-            for resident in self._residents.values()
-            if resident.config.preload
+        """No model that is to be preloaded is still to come, and we are not stopping."""
+        preloaded = (self.residents[id] for id, model in self.models.items() if model.preload)
+        return (
+            not self._stopping
+            and not self._residents.preloading
+            and all(resident.state != "loading" for resident in preloaded)
         )
+
+    def usable(self, model: str) -> bool:
+        """Whether a request would be taken at once. Raises ModelNotFound."""
+        return self.residents[self.resolve(model)].usable
+
+    def progress(self, model: str) -> float | None:
+        """Of the load of the model with this id, 0 to 1; None if it is not being loaded."""
+        resident = self.residents.get(model)
+        return None if resident is None else resident.progress
 
     def loads(self) -> Mapping[str, tuple[int, int]]:
         """Requests (running, waiting) of each loaded model."""
         return {
             id: (worker.n_running, worker.n_waiting)
-            for id, resident in self._residents.items()
-            if (worker := resident.worker) is not None and worker.alive
+            for id, resident in self.residents.items()
+            if resident.keeper is not None and (worker := resident.keeper.serving) is not None
         }
+
+    def budget(self) -> tuple[Need, Need]:
+        """Bytes that all models may take together, and that they take."""
+        taken = Need(0)
+        for held in self._residents.held():
+            taken = taken.plus(held.need)
+        return self._residents.total(), taken
 
     async def start(self) -> None:
         """Begin to load the models that are to be preloaded. Does not wait for them."""
-        for id, resident in self._residents.items():
-            if resident.config.preload:
-                self._keep(id, resident)
+        now = time.monotonic()
+        for number, id in enumerate(id for id in self.models if id in self._residents.preloading):
+            resident = self.residents[id]
+            # One after the other has its turn, in the order of the file.
+            resident.wanted_since = now + number * 1e-6
+            self._residents.changed(resident)
 
     async def close(self) -> None:
         """Stop all workers."""
         self._stopping = True
-        for resident in self._residents.values():
-            resident.changed.set()
-        keepers = [r.keeper for r in self._residents.values() if r.keeper is not None]
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        await self._residents.close()
 
-    async def worker(self, model: str) -> Worker:
+    async def lease(
+        self, model: str, wait_s: float | None = None, keep_alive_s: float | None = None
+    ) -> Lease:
         """The worker of `model`, an id or any name of one, loaded if need be.
 
-        Raises ModelNotFound, ModelLoadError, or Unavailable when it takes too long.
+        `keep_alive_s`: how long the model is kept when it is idle again; negative: for good.
+        Raises ModelNotFound, ModelLoadError, or Unavailable: it does not fit, or takes longer than
+        `wait_s`.
         """
-        model = self.resolve(model)
-        resident = self._residents[model]
-        if resident.keeper is None and not self._stopping:
-            cooling = time.monotonic() - resident.failed_at < COOL_DOWN_S
-            if resident.error is not None and cooling:
-                raise resident.error
-            self._keep(model, resident)
-        wait_s = self._config.server.load_wait_s
+        resident = self.residents[self.resolve(model)]
         try:
             async with asyncio.timeout(wait_s):
-                return await self._serving(resident)
+                with self._wanted(resident):
+                    while not resident.usable:
+                        await self._wait(resident)
         except TimeoutError:
-            progress = 0.0 if resident.worker is None else resident.worker.progress
-            raise Unavailable(
-                f"model {model} is still loading after {wait_s:g} s ({progress:.0%})",
-                retry_after=5.0,
-            ) from None
+            raise self._slow(resident, wait_s or 0.0) from None
+        assert resident.keeper is not None
+        assert resident.keeper.serving is not None
+        resident.n_users += 1
+        resident.keep_alive_s = keep_alive_s
+        resident.last_used = time.monotonic()
+        self._residents.changed(resident)
+        return Lease(resident.keeper.serving, lambda: self._release(resident))
 
-    async def _serving(self, resident: _Resident) -> Worker:
-        while True:
-            if self._stopping:
-                raise Unavailable("the server is stopping")
-            if resident.worker is not None and resident.worker.alive:
-                return resident.worker
-            if resident.error is not None:
-                raise resident.error
-            resident.changed.clear()
-            await resident.changed.wait()
+    def _release(self, resident: Resident) -> None:
+        resident.n_users -= 1
+        resident.last_used = time.monotonic()
+        self._residents.changed(resident)
 
-    def _keep(self, id: str, resident: _Resident) -> None:
-        resident.error = None
-        resident.keeper = asyncio.create_task(self._keeper(id, resident))
-
-    async def _keeper(self, id: str, resident: _Resident) -> None:
-        """Load the model, and again with growing delays each time its worker dies."""
-        failures = 0
-        while True:
-            await asyncio.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
-            try:
-                worker = await self._load(id, resident)
-            except CorralError as error:
-                # The file is at fault, not the moment: only another request tries again.
-                log.error("%s", error)
-                resident.error, resident.failed_at = error, time.monotonic()
-                resident.keeper = None
-                resident.changed.set()
-                return
-            resident.changed.set()
-            try:
-                how = await worker.ended()
-            except asyncio.CancelledError:
-                await worker.close()
-                raise
-            failures = 1 if worker.n_finished else failures + 1
-            log.error("%s: the worker died (%s); starting another", id, how)
-
-    async def _load(self, id: str, resident: _Resident) -> Worker:
-        """Start a worker; once more without repacked weights if its first decode crashes."""
+    @contextmanager
+    def _wanted(self, resident: Resident) -> Generator[None]:
+        """While somebody waits for it."""
+        if resident.error is not None and not resident.cooling:
+            resident.error = None
+        resident.n_waiters += 1
         try:
-            return await self._start(id, resident)
-        except CrashedInWarmUp as error:
-            if not resident.use_extra_bufts:
-                raise
-            log.warning(
-                "%s. On a processor with AMX this happens when llama-cpp-python was built by "
-                "a gcc that drops AMX's tile configuration (12.2 does). Starting again without "
-                "repacked weights, which is slow; to cure it, rebuild with CFLAGS and CXXFLAGS "
-                "set to '-fno-tree-dse -fno-dse' (`make serve` does).",
-                error,
-            )
-            resident.use_extra_bufts = False
-            return await self._start(id, resident)
+            yield
+        finally:
+            resident.n_waiters -= 1
+            if not resident.n_waiters and resident.wanted_since is not None:
+                resident.wanted_since = None
+                self._residents.changed(resident)
 
-    async def _start(self, id: str, resident: _Resident) -> Worker:
-        config = resident.config
-        if not resident.use_extra_bufts:
-            engine = config.engine.model_copy(update={"use_extra_bufts": False})
-            config = config.model_copy(update={"engine": engine})
-        worker = Worker(id, config, resident.suspects, self._config.server.log_level)
-        resident.worker = worker
-        await worker.start(self._command)
-        return worker
+    async def _wait(self, resident: Resident) -> None:
+        """Until it may be usable. Raises what it waits for in vain."""
+        if self._stopping:
+            raise Unavailable("the server is stopping")
+        if resident.error is not None:
+            raise resident.error
+        if resident.removed:
+            raise Unavailable(f"model {resident.entry.id} was removed from the configuration")
+        if resident.keeper is None and resident.wanted_since is None:
+            resident.wanted_since = time.monotonic()
+            self._residents.changed(resident)
+        resident.changed.clear()
+        await resident.changed.wait()
+
+    def _slow(self, resident: Resident, waited_s: float) -> Unavailable:
+        """What those are told who have waited too long."""
+        id, load_s = resident.entry.id, self._claims.load_s(resident.entry)
+        if resident.keeper is None or resident.draining:
+            wait_s = self.config.pool.swap_after_s + load_s
+            message = f"model {id} still waits after {waited_s:g} s for memory that others use"
+        else:
+            progress = resident.progress or 0.0
+            wait_s = load_s * (1 - progress)
+            message = f"model {id} is still loading after {waited_s:g} s ({progress:.0%})"
+        return Unavailable(message, retry_after=max(RETRY_S, wait_s))
+
+    async def unload(self, model: str, force: bool = False) -> bool:
+        """Unload it and wait until its memory is free; whether it was loaded.
+
+        Raises ModelNotFound, or Busy where it has requests, unless by `force`, which fails them.
+        """
+        resident = self.residents[self.resolve(model)]
+        if resident.busy and not force:
+            raise Busy(f"model {resident.entry.id} is in use; force ends its requests")
+        leaving = self._residents.unload(resident, "as asked")
+        if leaving is None:
+            return False
+        await asyncio.shield(leaving)
+        return True
+
+    def pin(self, model: str, pinned: bool) -> None:
+        """Have it never give way, or have it do so again. Raises ModelNotFound."""
+        resident = self.residents[self.resolve(model)]
+        resident.pinned = pinned
+        self._residents.changed(resident)
+
+    async def reload(self, config: Config) -> Reloaded:
+        """Go on with this configuration, and with the files that are there now.
+
+        Only models that are different restart. Raises ConfigError, and nothing has changed.
+        """
+        catalog = await asyncio.to_thread(read_catalog, config)
+        before, after = self._catalog.entries, catalog.entries
+        known = before.keys() & after.keys()
+        told = Reloaded(
+            added=tuple(id for id in after if id not in before),
+            changed=tuple(id for id in after if id in known and not before[id].same_as(after[id])),
+            removed=tuple(id for id in before if id not in after),
+            restart_needed=tuple(
+                f"server.{name}"
+                for name in AT_START
+                if getattr(config.server, name) != getattr(self.config.server, name)
+            ),
+        )
+        self._catalog = catalog
+        self._residents.replace(catalog, config)
+        log.info(
+            "reloaded: %d added, %d changed, %d removed",
+            len(told.added), len(told.changed), len(told.removed),
+        )  # fmt: skip
+        self.events.publish(told)
+        return told
+
+
+AT_START = ("host", "port", "log_level", "max_body", "store", "store_budget")
+"""Settings of the server that hold from one start to the next."""

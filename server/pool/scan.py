@@ -2,16 +2,13 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.filenames import part_name, part_of
+
 log = logging.getLogger(__name__)
-
-PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
-"""The stem of one part of a model that is split over several files."""
-
 
 MOST_NAMED = 8
 """Missing parts that are told by their numbers."""
@@ -34,7 +31,7 @@ class Found:
     @property
     def fault(self) -> str | None:
         """Which parts are missing, if any."""
-        there = {_part_of(path)[1] for path in self.parts}
+        there = {part_of(path.stem).number for path in self.parts}
         missing = [number for number in range(1, self.n_parts + 1) if number not in there]
         if self.n_parts == 1 or not missing:
             return None
@@ -78,10 +75,10 @@ def hub_cache() -> Path:
 
 def model_at(path: Path) -> Found:
     """The model whose file, or first part, is named; whether it is there or not."""
-    folder, (stem, number, count) = path.parent.absolute(), _part_of(path)
+    folder, (stem, number, count) = path.parent.absolute(), part_of(path.stem)
     if number != 1 or count == 1:
         return Found(stem if number == 1 else path.stem, folder.parts, (), (path,))
-    parts = (path.with_name(f"{stem}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1))
+    parts = (path.with_name(part_name(stem, i, count)) for i in range(1, count + 1))
     there = tuple(part for part in parts if part.exists())
     return Found(stem, folder.parts, (), there or (path,), count)
 
@@ -116,14 +113,6 @@ def _tell(error: OSError) -> None:
     log.warning("%s is not searched for models: %s", error.filename, error.strerror)
 
 
-def _part_of(path: Path) -> tuple[str, int, int]:
-    """The stem of a file's name, which part it is, and of how many."""
-    match = PART.fullmatch(path.stem)
-    if match is None:
-        return path.stem, 1, 1
-    return match["stem"], int(match["number"]), int(match["count"])
-
-
 def _together(files: Iterable[tuple[Path, tuple[str, ...]]], n_outer: int) -> list[Found]:
     """Models of files that come with their folders, of which `n_outer` say nothing of the model.
 
@@ -131,7 +120,7 @@ def _together(files: Iterable[tuple[Path, tuple[str, ...]]], n_outer: int) -> li
     """
     groups: dict[tuple[tuple[str, ...], str, int], list[Path]] = {}
     for path, folders in files:
-        stem, _, count = _part_of(path)
+        stem, _, count = part_of(path.stem)
         groups.setdefault((folders, stem, count), []).append(path)
     return [
         Found(stem, folders, folders[n_outer:], tuple(sorted(paths)), count)

@@ -4,11 +4,9 @@ import asyncio
 import logging
 import os
 import pickle
-import signal
-import socket
 import subprocess
 import sys
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from typing import TypeVar, assert_never
 
 from server.config import ModelConfig
@@ -32,8 +30,10 @@ from server.ipc import (
     Shutdown,
     Step,
     Submit,
+    UseThreads,
 )
 from server.pool.generation import Generation
+from server.pool.process import crashed_itself, ended_how, start_process
 from server.pool.suspects import Suspects
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,10 @@ log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Reply)
 
 COMMAND = (sys.executable, "-m", "server.engine.main")
-"""What starts a worker; the number of its end of the pipe is appended."""
+"""What starts a worker."""
 
 SHUTDOWN_S = 5.0
 """Seconds that a worker has to end by itself."""
-
-CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
-"""Signals that a process brings upon itself; others were sent by somebody."""
 
 
 class CrashedInWarmUp(ModelLoadError):
@@ -57,7 +54,15 @@ class CrashedInWarmUp(ModelLoadError):
 class Worker:
     """One process that serves one model, from `start` to its end. Used on the event loop only."""
 
-    def __init__(self, model: str, config: ModelConfig, suspects: Suspects, log_level: str):
+    def __init__(
+        self,
+        model: str,
+        config: ModelConfig,
+        suspects: Suspects,
+        log_level: str,
+        on_change: Callable[[], None] = lambda: None,
+    ):
+        """`on_change` is called as the load goes on, and when the worker gets busy or idle."""
         self.model = model
         self.config = config
         self.n_running = 0
@@ -66,10 +71,13 @@ class Worker:
         self.progress = 0.0
         self._suspects = suspects
         self._log_level = log_level
+        self._on_change = on_change
         self._info: ModelInfo | None = None
         self._open: dict[int, tuple[Generation, GenerateRequest]] = {}
         self._asked: dict[int, asyncio.Future[Reply]] = {}
         self._next_id = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._n_threads = config.engine.n_threads
         self._closing = False
         self._loaded: asyncio.Future[ModelInfo] = asyncio.get_running_loop().create_future()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -85,13 +93,23 @@ class Worker:
         """The process serves: it is ready, has not died and is not being closed."""
         return self._info is not None and not self._pipe.closed and not self._closing
 
+    @property
+    def busy(self) -> bool:
+        """Somebody waits for an answer."""
+        return bool(self._open or self._asked)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, once there is one."""
+        return None if self._process is None else self._process.pid
+
     async def start(self, command: tuple[str, ...] = COMMAND) -> None:
         """Start the process and load the model.
 
         Raises ModelLoadError with llama.cpp's reason, or CrashedInWarmUp.
         """
         try:
-            self._spawn(command)
+            self._process, self._pipe = start_process(command)
         except OSError as error:
             raise ModelLoadError(
                 f"model {self.model}: no worker can be started: {error}"
@@ -105,20 +123,6 @@ class Worker:
         except BaseException:
             await self.close()
             raise
-
-    def _spawn(self, command: tuple[str, ...]) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            self._process = subprocess.Popen(
-                (*command, str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # The terminal's Ctrl-C is for the server, which then tells us.
-                process_group=0,
-                # llama.cpp's abort handler would start gdb where that is installed.
-                env=os.environ | {"GGML_NO_BACKTRACE": "1"},
-            )
-            self._pipe = Connection(ours.detach())
 
     async def ended(self) -> str:
         """Wait for the end of the process; how it ended, in words."""
@@ -138,7 +142,9 @@ class Worker:
         self._suspects.check(request)
         id = self._take_id()
         generation = Generation(lambda: self._cancel(id))
+        was_busy = self.busy
         self._open[id] = (generation, request)
+        self._tell_if(not was_busy)
         self._send(Submit(id, request))
         return generation
 
@@ -151,7 +157,9 @@ class Worker:
             raise Unavailable(f"model {self.model} is not loaded", retry_after=1.0)
         id = self._take_id()
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        was_busy = self.busy
         self._asked[id] = answered
+        self._tell_if(not was_busy)
         self._send(Ask(id, question))
         try:
             answer = await answered
@@ -160,8 +168,19 @@ class Worker:
             raise
         finally:
             self._asked.pop(id, None)
+            self._tell_if(not self.busy)
         assert isinstance(answer, reply)
         return answer
+
+    def use_threads(self, n: int) -> None:
+        """Compute with so many threads from now on."""
+        if n != self._n_threads:
+            self._n_threads = n
+            self._send(UseThreads(n))
+
+    def _tell_if(self, changed: bool) -> None:
+        if changed:
+            self._on_change()
 
     def _take_id(self) -> int:
         self._next_id += 1
@@ -171,19 +190,22 @@ class Worker:
         """End the process, by force after a while. Open generations fail as Unavailable."""
         self._closing = True
         self._fail_open(Unavailable(f"model {self.model} is being unloaded", retry_after=1.0))
+        process = self._process
+        assert process is not None, "never started"
         if not self._loaded.done():
             # It reads no commands while it loads, and has nothing to lose.
-            self._process.kill()
+            process.kill()
         self._send(Shutdown())
         done, _ = await asyncio.wait({self._ended}, timeout=SHUTDOWN_S)
         if not done:
-            log.warning("%s: worker %d did not end; killed", self.model, self._process.pid)
-            self._process.kill()
+            log.warning("%s: worker %d did not end; killed", self.model, process.pid)
+            process.kill()
             await asyncio.shield(self._ended)
 
     def _cancel(self, id: int) -> None:
         if self._open.pop(id, None):
             self._send(Cancel(id))
+            self._tell_if(not self.busy)
 
     def _send(self, command: Command) -> None:
         try:
@@ -206,6 +228,7 @@ class Worker:
                 self._dispatch(message)
             case Loading(progress=progress):
                 self.progress = progress
+                self._on_change()
             case Ready(info=info):
                 self._loaded.set_result(info)
             case LoadFailed(error=error):
@@ -215,6 +238,7 @@ class Worker:
 
     def _dispatch(self, step: Step) -> None:
         self.n_running, self.n_waiting = step.n_running, step.n_waiting
+        was_busy = self.busy
         for event in step.events:
             if event.id in self._asked:
                 assert isinstance(event, Answer | Failed)
@@ -230,6 +254,7 @@ class Worker:
                 del self._open[event.id]
                 self._suspects.clear(request)
             generation.push(event)
+        self._tell_if(was_busy and not self.busy)
 
     def _reply(self, event: Answer | Failed) -> None:
         answered = self._asked[event.id]
@@ -242,12 +267,14 @@ class Worker:
 
     async def _reap(self) -> None:
         """The pipe is at its end: wait for the process and tell whoever depends on it."""
+        process = self._process
+        assert process is not None
         loop = asyncio.get_running_loop()
         # A core dump of a large process takes a while, hence not on the loop's thread.
-        code = await loop.run_in_executor(None, self._process.wait)
-        how = f"signal {_signal_name(-code)}" if code < 0 else f"exit status {code}"
+        code = await loop.run_in_executor(None, process.wait)
+        how = ended_how(code)
         self._ended.set_result(how)
-        crashed = -code in CRASHES and self.progress >= 1.0
+        crashed = crashed_itself(code) and self.progress >= 1.0
         error = CrashedInWarmUp if crashed else ModelLoadError
         self._fail_load(error(f"model {self.model}: its worker died: {how}"))
         for _, request in self._open.values():
@@ -268,8 +295,3 @@ class Worker:
         for answered in self._asked.values():
             if not answered.done():
                 answered.set_exception(error)
-
-
-def _signal_name(number: int) -> str:
-    """`SIGKILL`; most real-time signals have no name."""
-    return next((known.name for known in signal.Signals if known == number), str(number))

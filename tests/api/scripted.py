@@ -28,7 +28,7 @@ from server.ipc import (
     Text,
 )
 from server.pool.generation import Generation
-from server.pool.pool import ModelPool
+from server.pool.pool import Lease, ModelPool
 from server.pool.worker import Worker
 from server.sampling import SamplingParams
 
@@ -139,15 +139,29 @@ class ScriptedPool(ModelPool):
         self.is_ready = True
         self.loading: asyncio.Event | None = None
         self.log: list[str] = []
+        self.n_leases = 0
+        self.keep_alive_s: float | None = None
+        self.wait_s: float | None = None
 
-    async def worker(self, model: str) -> Worker:
+    async def lease(
+        self, model: str, wait_s: float | None = None, keep_alive_s: float | None = None
+    ) -> Lease:
+        self.wait_s = wait_s
         if model not in self.models:
             raise ModelNotFound(f"no model {model}", param="model")
         if self.error is not None:
             raise self.error
         if self.loading is not None:
             await self.loading.wait()
-        return self.scripted
+        self.n_leases += 1
+        self.keep_alive_s = keep_alive_s
+        return Lease(self.scripted, self._given_back)
+
+    def _given_back(self) -> None:
+        self.n_leases -= 1
+
+    def usable(self, model: str) -> bool:
+        return self.loading is None and self.resolve(model) == model
 
     def ready(self) -> bool:
         return self.is_ready

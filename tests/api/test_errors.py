@@ -21,6 +21,7 @@ PAIRS: Mapping[type[CorralError], tuple[int, str, str | None]] = {
     errors.NotStored: (404, "invalid_request_error", None),
     errors.QueueFull: (429, "rate_limit_error", "rate_limit_exceeded"),
     errors.Unavailable: (503, "server_error", "unavailable"),
+    errors.Busy: (409, "conflict_error", "busy"),
     errors.ModelLoadError: (500, "server_error", "model_load_error"),
     errors.PullError: (502, "server_error", "pull_error"),
     errors.WorkerDied: (500, "server_error", "worker_died"),
@@ -53,7 +54,7 @@ async def test_before_the_headers(cls: type[CorralError], stream: bool) -> None:
         "code": code,
     }
     assert response.headers["retry-after"] == "2"
-    hopeless = cls in (errors.ModelLoadError, errors.RequestRefused)
+    hopeless = cls in (errors.Busy, errors.ModelLoadError, errors.RequestRefused)
     assert response.headers.get("x-should-retry") == ("false" if hopeless else None)
 
 

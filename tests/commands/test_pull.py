@@ -121,7 +121,7 @@ def test_what_is_stopped_goes_on_from_there(
         process.send_signal(sign)
         _, err = process.communicate(timeout=WAIT_S)
     if sign == signal.SIGINT:
-        assert process.returncode == 130
+        assert process.returncode == 130, err
         assert err.endswith("corral: stopped; the same command goes on from here\n")
     kept = part.stat().st_size
     assert 0 < kept <= 100_000

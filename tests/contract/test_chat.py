@@ -8,6 +8,7 @@ import httpx
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from tests.contract import schemas
 from tests.contract.known import read
 from tests.contract.published import Published
 from tests.e2e.asking import chat_body, user
@@ -18,30 +19,10 @@ PATH = "/v1/chat/completions"
 WEATHER: Mapping[str, object] = {
     "name": "get_weather",
     "description": "The weather at a place.",
-    "parameters": {
-        "type": "object",
-        "properties": {
-            "place": {"type": "string", "maxLength": 20},
-            "unit": {"type": "string", "enum": ["C", "F"]},
-        },
-        "required": ["place", "unit"],
-        "additionalProperties": False,
-    },
+    "parameters": schemas.WEATHER,
 }
 TOOL = {"type": "function", "function": WEATHER}
-PERSON = {
-    "name": "person",
-    "strict": True,
-    "schema": {
-        "type": "object",
-        "properties": {
-            "name": {"type": "string", "maxLength": 20},
-            "age": {"type": "integer", "minimum": 0, "maximum": 120},
-        },
-        "required": ["name", "age"],
-        "additionalProperties": False,
-    },
-}
+PERSON = {"name": "person", "strict": True, "schema": schemas.PERSON}
 HISTORY = [
     {"role": "developer", "content": "You are terse."},
     {"role": "user", "content": [{"type": "text", "text": "How is the weather in Paris?"}]},

@@ -9,6 +9,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionFunctionToolParam
 from pydantic import BaseModel, Field
 
+from tests.contract import schemas
 from tests.contract.conftest import BROKEN, MAX_BODY, NARROW
 from tests.e2e.asking import MODEL, forced, scrape, until_idle, user
 from tests.e2e.process import ANSWER_S, eventually
@@ -18,15 +19,7 @@ WEATHER: ChatCompletionFunctionToolParam = {
     "function": {
         "name": "get_weather",
         "strict": True,
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "place": {"type": "string", "maxLength": 20},
-                "unit": {"type": "string", "enum": ["C", "F"]},
-            },
-            "required": ["place", "unit"],
-            "additionalProperties": False,
-        },
+        "parameters": dict(schemas.WEATHER),
     },
 }
 

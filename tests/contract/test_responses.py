@@ -10,6 +10,7 @@ from openai import OpenAI
 from openai.types.responses import FunctionToolParam, Response
 from pydantic import BaseModel, Field
 
+from tests.contract import schemas
 from tests.contract.known import read
 from tests.contract.published import Json, Published
 from tests.e2e.asking import MODEL
@@ -22,24 +23,7 @@ WEATHER: FunctionToolParam = {
     "name": "get_weather",
     "description": "The weather at a place.",
     "strict": True,
-    "parameters": {
-        "type": "object",
-        "properties": {
-            "place": {"type": "string", "maxLength": 20},
-            "unit": {"type": "string", "enum": ["C", "F"]},
-        },
-        "required": ["place", "unit"],
-        "additionalProperties": False,
-    },
-}
-PERSON = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 20},
-        "age": {"type": "integer", "minimum": 0, "maximum": 120},
-    },
-    "required": ["name", "age"],
-    "additionalProperties": False,
+    "parameters": dict(schemas.WEATHER),
 }
 ITEMS = [
     {"role": "developer", "content": "You are terse."},
@@ -52,7 +36,7 @@ ITEMS = [
     },
     {"type": "function_call_output", "call_id": "call_1", "output": "19 degrees"},
 ]
-FORMAT = {"type": "json_schema", "name": "person", "schema": PERSON, "strict": True}
+FORMAT = {"type": "json_schema", "name": "person", "schema": schemas.PERSON, "strict": True}
 
 BODIES: Mapping[str, Mapping[str, Any]] = {
     "plain": {},

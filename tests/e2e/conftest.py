@@ -1,17 +1,19 @@
 """One server for most of the tests; those that kill or configure start their own."""
 
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
-from openai import AsyncOpenAI, OpenAI
+from openai import OpenAI
 
-from tests.e2e.asking import LATER, MODEL, OTHER, async_sdk_at, sdk_at
+from tests.e2e.asking import LATER, MODEL, OTHER, sdk_at
+from tests.e2e.clients import async_sdk, http, sdk, url
 from tests.e2e.process import ANSWER_S, N_THREADS, Corral, serving, until_ready, write_config
+
+__all__ = ["async_sdk", "http", "sdk", "url"]
 
 N_CTX = 2048
 LONE_N_CTX = 512
@@ -42,36 +44,6 @@ def corral(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterat
     )
     with serving(config) as corral:
         yield corral
-
-
-@pytest.fixture(scope="package")
-def url(corral: Corral) -> str:
-    """The server's address, once it is ready."""
-    url = corral.wait_until_it_listens()
-    with httpx.Client(base_url=url, timeout=ANSWER_S) as http:
-        until_ready(http)
-    return url
-
-
-@pytest.fixture
-def http(url: str) -> Iterator[httpx.Client]:
-    """A client for raw requests."""
-    with httpx.Client(base_url=url, timeout=ANSWER_S) as client:
-        yield client
-
-
-@pytest.fixture
-def sdk(url: str) -> Iterator[OpenAI]:
-    """The SDK. It does not try again, so that errors are seen."""
-    with sdk_at(url) as client:
-        yield client
-
-
-@pytest_asyncio.fixture
-async def async_sdk(url: str) -> AsyncIterator[AsyncOpenAI]:
-    """The asynchronous SDK."""
-    async with async_sdk_at(url) as client:
-        yield client
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,11 @@ class FakeVectors:
         """Tokens of each slot in each forward."""
         self.error: EngineError | None = None
         self.closed = False
+        self.n_threads: int | None = None
         self._rows: list[Vectors] = []
+
+    def use_threads(self, n: int) -> None:
+        self.n_threads = n
 
     def forward(self, batch: Batch) -> None:
         assert not self.closed

@@ -3,7 +3,6 @@
 import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,12 @@ import pytest
 from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Batch
-from server.engine.llama import Context, Log, Logits, Model, NoRoom, backend
+from server.engine.llama import Context, Devices, Log, Logits, Model, NoRoom, backend
 from server.engine.llama.context import KV_TYPES
+from server.engine.llama.model import Settings
+from server.engine.llama.overrides import EXPERTS
 from server.errors import EngineError, ModelLoadError
+from server.threads import cores
 
 # One thread: several would spin at llama.cpp's barriers wherever the machine is busy.
 SMALL = EngineConfig(
@@ -466,6 +468,22 @@ def test_layers_and_shares_reach_llama_cpp(log: Log) -> None:
     assert shares is None
 
 
+def test_devices_and_overrides_reach_llama_cpp(log: Log) -> None:
+    def pointers(field: Any) -> Any:
+        return ctypes.cast(field, ctypes.POINTER(ctypes.c_void_p))
+
+    config = EngineConfig(devices=("none",), override_tensors=("ffn_up=CPU",), n_cpu_moe="all")
+    with Devices(config) as devices:
+        cpu = devices.buffer_types["CPU"]
+        settings = Settings(config, devices, lambda _: None)
+    assert pointers(settings.params.devices)[0] is None
+    rows = pointers(settings.params.tensor_buft_overrides)
+    assert [ctypes.string_at(rows[0]), ctypes.string_at(rows[2])] == [b"ffn_up", EXPERTS.encode()]
+    assert [rows[1], rows[3], rows[4]] == [cpu, cpu, None]
+    params, _ = model_params(EngineConfig(), log)
+    assert params.tensor_buft_overrides is None
+
+
 def test_sizes_only_allocates_nothing(log: Log) -> None:
     params, _ = model_params(EngineConfig(mlock=True), log, sizes_only=True)
     assert params.no_alloc
@@ -479,7 +497,7 @@ CONTEXT_SETTINGS: list[tuple[dict[str, Any], str, object]] = [
     ({"n_batch": 8, "n_ubatch": 512}, "n_ubatch", 8),
     ({"n_threads": 3}, "n_threads", 3),
     ({"n_threads": 3}, "n_threads_batch", 3),
-    ({}, "n_threads", backend.default_threads()),
+    ({}, "n_threads", cores()),
     ({"flash_attn": "auto"}, "flash_attn_type", backend.C.LLAMA_FLASH_ATTN_TYPE_AUTO),
     ({"flash_attn": "on"}, "flash_attn_type", backend.C.LLAMA_FLASH_ATTN_TYPE_ENABLED),
     ({"flash_attn": "off"}, "flash_attn_type", backend.C.LLAMA_FLASH_ATTN_TYPE_DISABLED),
@@ -487,8 +505,10 @@ CONTEXT_SETTINGS: list[tuple[dict[str, Any], str, object]] = [
     ({"kv_quant": "q8_0"}, "type_v", backend.C.GGML_TYPE_Q8_0),
     ({"kv_quant": "q8_0", "kv_quant_v": "f16"}, "type_k", backend.C.GGML_TYPE_Q8_0),
     ({"kv_quant": "q8_0", "kv_quant_v": "f16"}, "type_v", backend.C.GGML_TYPE_F16),
-    ({"offload_kqv": False}, "offload_kqv", False),
+    ({"kv_offload": False}, "offload_kqv", False),
     ({}, "offload_kqv", True),
+    ({"op_offload": False}, "op_offload", False),
+    ({}, "op_offload", True),
     ({}, "rope_scaling_type", backend.C.LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED),
     ({"rope_scaling": "none"}, "rope_scaling_type", backend.C.LLAMA_ROPE_SCALING_TYPE_NONE),
     ({"rope_scaling": "linear"}, "rope_scaling_type", backend.C.LLAMA_ROPE_SCALING_TYPE_LINEAR),
@@ -558,6 +578,7 @@ def test_every_setting_is_looked_at() -> None:
     """Each field of EngineConfig is in a table above, or another module's business."""
     here = {name for settings, _, _ in CONTEXT_SETTINGS for name in settings}
     here |= {"mmap", "mlock", "main_gpu", "split_mode", "tensor_split", "use_extra_bufts"}
+    here |= {"devices", "override_tensors", "n_cpu_moe", "rpc_servers"}
     layout = {"n_ctx", "n_ctx_cap", "kv_layout", "kv_budget", "n_cells", "n_gpu_layers"}
     engine = {"max_waiting", "prefill_ms", "prefix_cache", "pooling"}
     assert here | layout | engine == set(EngineConfig.model_fields)
@@ -587,57 +608,35 @@ def emit(level: int, text: bytes) -> None:
     callback(level, text, None)
 
 
-def test_gpu_memory_without_a_gpu() -> None:
-    assert all(n > 0 for n in llama.gpu_memory())
+def test_the_log_counts_buffers(log: Log) -> None:
+    """Those of one purpose add up, but for buffers that are made anew."""
+    log.forget_buffers()
+    for line in (
+        "load_tensors:   CPU_Mapped model buffer size =    90.50 MiB",
+        "load_tensors:   CPU_Mapped model buffer size =     0.50 MiB",
+        "load_tensors: RPC0[127.0.0.1:50052] model buffer size =    10.00 MiB",
+        "llama_kv_cache:        CPU KV buffer size =     2.00 MiB",
+        "llama_context:        CPU  output buffer size =     1.00 MiB",
+        "sched_reserve:        CPU compute buffer size =     9.00 MiB",
+        "sched_reserve:        CPU compute buffer size =     5.00 MiB",
+        "sched_reserve:        CPU compute buffer size is 5.0 MiB, matches expectation of 5.0 MiB",
+    ):
+        emit(2, line.encode() + b"\n")
+    sizes = {"CPU_Mapped": 91, "RPC0[127.0.0.1:50052]": 10, "CPU": 8}
+    assert log.buffers == {name: n * 2**20 for name, n in sizes.items()}
+    log.forget_buffers()
+    assert log.buffers == {}
 
 
-def test_gpu_memory_counts_gpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = [0, backend.DEVICE_GPU, 3, backend.DEVICE_IGPU]
-
-    def count() -> int:
-        return len(kinds)
-
-    def get(index: int) -> int:
-        return index
-
-    def kind(device: int) -> int:
-        return kinds[device]
-
-    def memory(device: int, free: Any, total: Any) -> None:
-        free._obj.value = 1000 + device
-        total._obj.value = 9999
-
-    ggml = SimpleNamespace(
-        ggml_backend_dev_count=count,
-        ggml_backend_dev_get=get,
-        ggml_backend_dev_type=kind,
-        ggml_backend_dev_memory=memory,
-    )
-    monkeypatch.setattr("llama_cpp._ggml.libggml", ggml)
-    assert llama.gpu_memory() == [1001, 1003]
-
-
-@pytest.mark.parametrize(
-    ("cores", "allowed", "threads"),
-    [(None, 4, 1), (1, 4, 1), (12, 24, 12), (12, 3, 3), (12, None, 12)],
-)
-def test_default_threads(
-    cores: int | None, allowed: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def cpu_count(logical: bool) -> int | None:
-        assert not logical
-        return cores
-
-    def affinity(_: int) -> set[int]:
-        assert allowed is not None
-        return set(range(allowed))
-
-    monkeypatch.setattr("psutil.cpu_count", cpu_count)
-    if allowed is None:
-        monkeypatch.delattr("os.sched_getaffinity")
-    else:
-        monkeypatch.setattr("os.sched_getaffinity", affinity)
-    assert backend.default_threads() == threads
+def test_memory_is_what_the_parts_are(model: Model, model_path: Path, log: Log) -> None:
+    config = SMALL.model_copy(update={"mmap": False, "use_extra_bufts": False})
+    with Model(str(model_path), config, 0, log, lambda _: None) as opened:
+        ((name, weights),) = opened.memory
+        assert name == "CPU"
+        assert weights == pytest.approx(model.size_bytes, abs=2**15)
+        with Context(opened, SMALL, 64, None):
+            ((_, more),) = opened.memory
+    assert more - weights > 4 * 64 * model.kv_bytes_per_token(2.0, 2.0)
 
 
 def test_a_sampler_that_could_not_be_made() -> None:

@@ -12,9 +12,11 @@ import pytest
 from server.config import EngineConfig
 from server.engine import llama, opening
 from server.engine.llama import Context, Log, Model, backend
+from server.errors import ModelLoadError
 from server.ipc import Load
 from server.offload import ALL
 from tests.engine.test_main import SMALL
+from tests.mixtral import write_mixtral
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_layers_on_the_gpu(
 ) -> None:
     """Where there is a GPU, the file is opened twice: first for its sizes alone."""
     layers.clear()
-    monkeypatch.setattr(llama, "gpu_memory", lambda: free)
+    monkeypatch.setattr(llama.Devices, "free", free)
     monkeypatch.setattr(llama, "Model", Opened)
     config = SMALL.model_copy(update={"n_gpu_layers": n_gpu_layers})
 
@@ -100,6 +102,56 @@ def test_layers_on_the_gpu(
     with opening.open_model(load, log, quiet) as model:
         assert model.n_gpu_layers == expected[-1]
     assert layers == expected
+
+
+def refusal(config: EngineConfig, path: Path, log: Log) -> str:
+    """Why a model is not opened."""
+    load = Load("m", str(path), config)
+    with pytest.raises(ModelLoadError) as caught, opening.open_model(load, log, lambda _: None):
+        pass
+    return caught.value.message
+
+
+def test_a_setting_at_fault_is_named(model_path: Path, tmp_path: Path, log: Log) -> None:
+    def config(**settings: Any) -> EngineConfig:
+        return SMALL.model_copy(update=settings)
+
+    bad_regex = config(override_tensors=("ffn_up=CPU", r"blk\.(0=CPU", "x=CPU"))
+    told = refusal(bad_regex, model_path, log)
+    assert told.startswith(r"engine.override_tensors: 'blk\\.(0=CPU': error loading model: ")
+    no_type = config(override_tensors=("ffn_up=GPU7",))
+    told = refusal(no_type, model_path, log)
+    assert told.startswith("engine.override_tensors: 'ffn_up=GPU7': there is no buffer type GPU7; ")
+    no_device = config(devices=("GPU7",))
+    told = refusal(no_device, model_path, log)
+    assert told.startswith("engine.devices: there is no GPU7; ")
+    nobody = config(rpc_servers=("127.0.0.1:1",))
+    assert refusal(nobody, model_path, log).startswith("engine.rpc_servers: ")
+    # A file that cannot be opened either way is not the settings' fault.
+    missing = tmp_path / "none.gguf"
+    assert refusal(bad_regex, missing, log).startswith(f"cannot load {missing}: ")
+
+
+def test_overrides_that_are_sound(model_path: Path, log: Log) -> None:
+    config = SMALL.model_copy(update={"override_tensors": (r"blk\.(0|1)\.ffn_up=CPU",)})
+    load = Load("m", str(model_path), config)
+    with opening.open_model(load, log, lambda _: None) as model:
+        assert model.n_gpu_layers == 0
+        assert [name for name, _ in model.memory] == ["CPU"]
+
+
+def test_experts_are_missed(
+    model_path: Path, log: Log, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = SMALL.model_copy(update={"n_cpu_moe": 2})
+    with opening.open_model(Load("m", str(model_path), config), log, lambda _: None) as model:
+        assert model.n_experts == 0
+    assert "n_cpu_moe does nothing: llama" in caplog.text
+    caplog.clear()
+    path = write_mixtral(tmp_path / "mixtral.gguf")
+    with opening.open_model(Load("m", str(path), config), log, lambda _: None) as model:
+        assert model.n_experts == 4
+    assert not caplog.records
 
 
 def write_gpt2(path: Path, n_ctx: int) -> None:

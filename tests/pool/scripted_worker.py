@@ -45,6 +45,7 @@ from server.ipc import (
     Text,
     Tokenize,
     Tokenized,
+    UseThreads,
 )
 
 INFO = ModelInfo(
@@ -154,6 +155,7 @@ def serve(pipe: Connection, mode: str, start: int) -> None:
     hanging: set[int] = set()
     while True:
         command: Command = pipe.recv()
+        assert not isinstance(command, Load), "loaded twice"
         seen.append(type(command).__name__)
         match command:
             case Submit(id=id, request=request):
@@ -172,8 +174,8 @@ def serve(pipe: Connection, mode: str, start: int) -> None:
                 signal.pause()
             case Shutdown():
                 return
-            case Load():
-                raise AssertionError("loaded twice")
+            case UseThreads():
+                pass
 
 
 def main() -> None:

@@ -115,9 +115,11 @@ class HubHandler(Answering):
             self.send(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
         elif path.startswith("/api/models/"):
             self.info(path.removeprefix("/api/models/"))
-        else:
+        elif "/resolve/" in path:
             repo, _, rest = path.removeprefix("/").partition("/resolve/")
             self.resolve(repo, rest.partition("/")[2])
+        else:
+            self.refuse(404)
 
     def info(self, path: str) -> None:
         hub = self.hub

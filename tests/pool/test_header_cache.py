@@ -10,7 +10,7 @@ import pytest
 from server.errors import ModelLoadError
 from server.gguf import read_header
 from server.pool import header_cache
-from server.pool.header_cache import HeaderCache, default_path
+from server.pool.header_cache import HeaderCache
 from tests.gguf_files import write_gguf
 
 
@@ -144,14 +144,3 @@ def test_faults_are_not_kept(tmp_path: Path, place: Path) -> None:
     assert not place.exists()
     with pytest.raises(FileNotFoundError):
         cache.read([tmp_path / "none.gguf"])
-
-
-def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/ann")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("CORRAL_CACHE")
-    assert default_path() == Path("/home/ann/.cache/corral/headers.json")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert default_path() == Path("/x/corral/headers.json")
-    monkeypatch.setenv("CORRAL_CACHE", "~/c")
-    assert default_path() == Path("/home/ann/c/headers.json")

@@ -1,33 +1,11 @@
-"""What models are called: quants at the end of names, and who is meant."""
+"""Who is meant by a name."""
 
 from pathlib import Path
 
 import pytest
 
-from server.pool.names import Names, family_of, quant_in
+from server.pool.names import Names
 from server.pool.scan import Found
-
-
-@pytest.mark.parametrize(
-    ("stem", "family", "quant"),
-    [
-        ("bagel-dpo-8x7b-v0.2.Q4_K_M", "bagel-dpo-8x7b-v0.2", "Q4_K_M"),
-        ("bagel-dpo-8x7b-v0.2.Q4_0", "bagel-dpo-8x7b-v0.2", "Q4_0"),
-        ("Qwen3-8B-UD-Q4_K_XL", "Qwen3-8B", "UD-Q4_K_XL"),
-        ("model-q8_0", "model", "Q8_0"),
-        ("model_IQ4_XS", "model", "IQ4_XS"),
-        ("model.TQ1_0", "model", "TQ1_0"),
-        ("model-MXFP4_MOE", "model", "MXFP4_MOE"),
-        ("model-BF16", "model", "BF16"),
-        ("model.fp16", "model", "FP16"),
-        ("Q4_K_M", "Q4_K_M", ""),
-        ("FAQ4_0", "FAQ4_0", ""),
-        ("model-Q4_K_M-imat", "model-Q4_K_M-imat", ""),
-        ("model", "model", ""),
-    ],
-)
-def test_a_quant_ends_a_name(stem: str, family: str, quant: str) -> None:
-    assert (family_of(stem), quant_in(stem)) == (family, quant)
 
 
 def found(name: str) -> Found:

@@ -36,7 +36,8 @@ from server.ipc import (
     Tokenized,
 )
 from server.pool.generation import Generation
-from server.pool.pool import BACK_OFF_S, ModelPool
+from server.pool.keeper import BACK_OFF_S
+from server.pool.pool import ModelPool
 from server.pool.suspects import Suspects
 from server.pool.worker import CrashedInWarmUp, Worker
 from server.sampling import SamplingParams
@@ -120,12 +121,12 @@ async def running(pool: ModelPool) -> AsyncGenerator[ModelPool]:
 
 @pytest.fixture
 def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.pool.pool.BACK_OFF_S", (0.0,))
+    monkeypatch.setattr("server.pool.keeper.BACK_OFF_S", (0.0,))
 
 
 @pytest.fixture
 def no_cool_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.pool.pool.COOL_DOWN_S", 0.0)
+    monkeypatch.setattr("server.pool.resident.COOL_DOWN_S", 0.0)
 
 
 def request(prompt: str = "words") -> GenerateRequest:
@@ -141,8 +142,15 @@ async def text(generation: Generation) -> str:
     return "".join(event.text for event in await told(generation))
 
 
+async def worker_of(pool: ModelPool, model: str = "m") -> Worker:
+    """Loaded as for a request; nobody holds it."""
+    lease = await pool.lease(model, pool.config.server.load_wait_s)
+    lease.release()
+    return lease.worker
+
+
 async def ask(pool: ModelPool, prompt: str = "words") -> str:
-    return await text((await pool.worker("m")).submit(request(prompt)))
+    return await text((await worker_of(pool)).submit(request(prompt)))
 
 
 async def first_delta(generation: Generation) -> str:
@@ -155,7 +163,7 @@ async def first_delta(generation: Generation) -> str:
 
 async def hang(pool: ModelPool) -> Generation:
     """A request that has begun to stream and does not end by itself."""
-    generation = (await pool.worker("m")).submit(request("hang"))
+    generation = (await worker_of(pool)).submit(request("hang"))
     assert await first_delta(generation) == "Well"
     return generation
 
@@ -167,10 +175,10 @@ async def test_a_request_loads_its_model(open_pool: OpenPool, starts: Starts) ->
     async with open_pool() as pool:
         await pool.start()
         assert starts.lines == [] and pool.loads() == {}
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         assert worker.info == INFO
         assert (worker.model, worker.progress, worker.alive) == ("m", 1.0, True)
-        assert await pool.worker("m") is worker
+        assert await worker_of(pool) is worker
         assert await text(worker.submit(request())) == "Hello world"
         assert len(starts.lines) == 1
 
@@ -180,7 +188,7 @@ async def test_preloaded_models_make_the_pool_ready(open_pool: OpenPool, starts:
         assert not pool.ready()
         await pool.start()
         assert not pool.ready()
-        await pool.worker("m")
+        await worker_of(pool)
         assert pool.ready()
         await pool.close()
         assert not pool.ready()
@@ -196,13 +204,13 @@ async def test_the_terminals_ctrl_c_does_not_reach_a_worker(
     open_pool: OpenPool, starts: Starts
 ) -> None:
     async with open_pool() as pool:
-        await pool.worker("m")
+        await worker_of(pool)
         assert os.getpgid(starts.pids[0]) != os.getpgid(0)
 
 
 async def test_concurrent_requests_load_once(open_pool: OpenPool, starts: Starts) -> None:
     async with open_pool() as pool:
-        workers = await asyncio.gather(*(pool.worker("m") for _ in range(5)))
+        workers = await asyncio.gather(*(worker_of(pool) for _ in range(5)))
         assert len({id(worker) for worker in workers}) == 1
         assert len(starts.lines) == 1
 
@@ -210,14 +218,14 @@ async def test_concurrent_requests_load_once(open_pool: OpenPool, starts: Starts
 async def test_a_model_that_is_not_configured(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
         with pytest.raises(ModelNotFound, match="'gpt-9' does not exist; known: m") as caught:
-            await pool.worker("gpt-9")
+            await worker_of(pool, "gpt-9")
         assert caught.value.param == "model"
 
 
 async def test_questions_take_no_slot(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
         generation = await hang(pool)
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         told = [worker.ask(Tokenize(text), Tokenized) for text in ("a", "b", "c", "d", "e")]
         assert [reply.pieces for reply in await asyncio.gather(*told)] == [
             (b"a",), (b"b",), (b"c",), (b"d",), (b"e",)
@@ -230,7 +238,7 @@ async def test_questions_take_no_slot(open_pool: OpenPool) -> None:
 
 async def test_a_question_that_nobody_waits_for_is_cancelled(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         asking = asyncio.create_task(worker.ask(Tokenize("hang"), Tokenized))
         await asyncio.sleep(0)
         asking.cancel()
@@ -242,7 +250,7 @@ async def test_a_question_that_nobody_waits_for_is_cancelled(open_pool: OpenPool
 
 async def test_questions_end_with_the_worker(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         asking = asyncio.create_task(worker.ask(Tokenize("hang"), Tokenized))
         await asyncio.sleep(0)
         os.kill(int(await ask(pool, "pid")), signal.SIGKILL)
@@ -257,7 +265,7 @@ async def test_an_empty_pool() -> None:
         await pool.start()
         assert pool.ready()
         with pytest.raises(ModelNotFound, match="known: none"):
-            await pool.worker("m")
+            await worker_of(pool)
 
 
 async def test_the_models_and_their_age(open_pool: OpenPool, tmp_path: Path) -> None:
@@ -276,11 +284,11 @@ async def test_a_failed_load_has_its_reason_and_cools_down(
         await pool.start()
         for _ in range(3):
             with pytest.raises(ModelLoadError) as caught:
-                await pool.worker("m")
+                await worker_of(pool)
             assert caught.value.message == f"cannot load {tmp_path / 'm.gguf'}: bad magic"
         assert len(starts.lines) == 1
         assert not pool.ready()
-        monkeypatch.setattr("server.pool.pool.COOL_DOWN_S", 0.0)
+        monkeypatch.setattr("server.pool.resident.COOL_DOWN_S", 0.0)
         assert await ask(pool) == "Hello world"
         assert pool.ready()
         assert len(starts.lines) == 2
@@ -288,7 +296,7 @@ async def test_a_failed_load_has_its_reason_and_cools_down(
 
 async def test_all_who_wait_learn_of_the_failure(open_pool: OpenPool, starts: Starts) -> None:
     async with open_pool("fail") as pool:
-        asked = [pool.worker("m") for _ in range(4)]
+        asked = [worker_of(pool) for _ in range(4)]
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert all(isinstance(result, ModelLoadError) for result in results)
         assert len(starts.lines) == 1
@@ -308,7 +316,7 @@ async def test_a_worker_that_dies_while_it_loads(
     """Not what a miscompiled kernel does, so it is not tried again without repacking."""
     async with open_pool(mode) as pool:
         with pytest.raises(ModelLoadError, match=f"model m: its worker died: {how}"):
-            await pool.worker("m")
+            await worker_of(pool)
     assert starts.extra_bufts == [True]
 
 
@@ -319,7 +327,7 @@ async def test_a_worker_that_cannot_be_started(tmp_path: Path, no_cool_down: Non
     async with running(ModelPool(config, (str(tmp_path / "no such program"),))) as pool:
         for _ in range(3):
             with pytest.raises(ModelLoadError, match=r"no worker can be started: .*No such file"):
-                await pool.worker("m")
+                await worker_of(pool)
         assert psutil.Process().num_fds() <= n_open + 1
 
 
@@ -327,8 +335,8 @@ async def test_a_worker_that_cannot_be_started(tmp_path: Path, no_cool_down: Non
 async def test_a_slow_load_is_unavailable(wait_s: float, open_pool: OpenPool) -> None:
     async with open_pool("slow", load_wait_s=wait_s) as pool:
         with pytest.raises(Unavailable, match=rf"m is still loading after {wait_s} s \(") as caught:
-            await pool.worker("m")
-        assert caught.value.retry_after == 5.0
+            await worker_of(pool)
+        assert caught.value.retry_after == 1.0
 
 
 # Crashes in the warm-up decode.
@@ -354,7 +362,7 @@ async def test_a_crash_in_warm_up_is_tried_once_more_without_repacking(
 async def test_a_second_crash_in_warm_up_is_an_error(open_pool: OpenPool, starts: Starts) -> None:
     async with open_pool("crash") as pool:
         with pytest.raises(CrashedInWarmUp, match="signal SIGSEGV"):
-            await pool.worker("m")
+            await worker_of(pool)
     assert starts.extra_bufts == [True, False]
 
 
@@ -364,7 +372,7 @@ async def test_nothing_is_tried_where_nothing_is_repacked(
     engine = SMALL.model_copy(update={"use_extra_bufts": False})
     async with open_pool("crash", engine=engine) as pool:
         with pytest.raises(CrashedInWarmUp):
-            await pool.worker("m")
+            await worker_of(pool)
     assert starts.extra_bufts == [False]
     assert "AMX" not in caplog.text
 
@@ -375,7 +383,7 @@ async def test_a_miscompiled_worker_serves_the_real_model(
     config = Config(models={"m": ModelConfig(path=model_path, engine=SMALL)})
     command = (sys.executable, "-m", "tests.pool.crashing_worker")
     async with running(ModelPool(config, command)) as pool:
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         assert "AMX" in caplog.text and "-fno-tree-dse" in caplog.text
         greedy = SamplingParams(temperature=0)
         generation = worker.submit(GenerateRequest(Text("One, two, three,"), greedy, max_tokens=2))
@@ -390,7 +398,7 @@ async def test_a_killed_worker_fails_its_requests_and_the_next_one_works(
 ) -> None:
     del no_back_off
     async with open_pool() as pool:
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         pid = int(await ask(pool, "pid"))
         generations = [await hang(pool), await hang(pool)]
         assert pool.loads() == {"m": (2, 0)}
@@ -409,7 +417,7 @@ async def test_a_crash_in_the_middle_of_an_answer(open_pool: OpenPool, no_back_o
     del no_back_off
     async with open_pool(preload=True) as pool:
         await pool.start()
-        generation = (await pool.worker("m")).submit(request("die"))
+        generation = (await worker_of(pool)).submit(request("die"))
         assert await first_delta(generation) == "Alas"
         with pytest.raises(WorkerDied, match="SIGABRT"):
             await anext(aiter(generation))
@@ -427,7 +435,7 @@ async def test_an_error_that_comes_after_ready_is_a_death_like_others(
     loop.set_exception_handler(lambda _, context: problems.append(context))
     async with open_pool("shout,serve", load_wait_s=LIMIT_S) as pool:
         while len(starts.lines) < 2:
-            await pool.worker("m")
+            await worker_of(pool)
             await asyncio.sleep(0)
         assert await ask(pool) == "Hello world"
     assert problems == []
@@ -473,7 +481,7 @@ async def test_a_worker_that_did_its_work_starts_the_count_anew(
             for _ in range(4):
                 assert await ask(pool) == "Hello world"
                 os.kill(int(await ask(pool, "pid")), signal.SIGKILL)
-                await (await pool.worker("m")).ended()
+                await (await worker_of(pool)).ended()
     assert sleeps.seconds == [0.0, 0.5, 0.5, 0.5]
 
 
@@ -501,7 +509,7 @@ async def test_a_success_between_two_deaths_clears(
             await ask(pool, prompt)
         assert await ask(pool, prompt) == "Alas"
         os.kill(int(await ask(pool, "pid")), signal.SIGKILL)
-        await (await pool.worker("m")).ended()
+        await (await worker_of(pool)).ended()
         with pytest.raises(WorkerDied):
             await ask(pool, prompt)
         assert await ask(pool, prompt) == "Alas"
@@ -528,7 +536,7 @@ async def test_unloading_accuses_nobody(starts: Starts) -> None:
 
 async def test_a_refusal(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
-        generation = (await pool.worker("m")).submit(request("refuse"))
+        generation = (await worker_of(pool)).submit(request("refuse"))
         with pytest.raises(InvalidRequest, match="no") as caught:
             await generation.accepted()
         assert caught.value.param == "prompt"
@@ -536,7 +544,7 @@ async def test_a_refusal(open_pool: OpenPool) -> None:
 
 async def test_the_counts_of_an_answer(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
-        generation = (await pool.worker("m")).submit(request())
+        generation = (await worker_of(pool)).submit(request())
         assert (await generation.accepted()).n_prompt == 3
         events = [event async for event in generation if not isinstance(event, Echo)]
         assert sum(event.n_tokens for event in events) == 3
@@ -546,7 +554,7 @@ async def test_the_counts_of_an_answer(open_pool: OpenPool) -> None:
 
 async def test_a_full_queue(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         generations = [await hang(pool) for _ in range(3)]
         with pytest.raises(QueueFull) as caught:
             worker.submit(request())
@@ -564,7 +572,7 @@ async def test_close_cancels_in_the_worker(open_pool: OpenPool) -> None:
         assert await ask(pool, "commands") == "Submit Cancel Submit"
         assert pool.loads() == {"m": (0, 0)}
         # One that has ended is not cancelled.
-        ended = (await pool.worker("m")).submit(request())
+        ended = (await worker_of(pool)).submit(request())
         await text(ended)
         ended.close()
         assert (await ask(pool, "commands")).count("Cancel") == 1
@@ -576,7 +584,7 @@ async def test_a_cancelled_request_is_not_accused(open_pool: OpenPool, no_back_o
         for _ in range(2):
             (await hang(pool)).close()
             os.kill(int(await ask(pool, "pid")), signal.SIGKILL)
-            await (await pool.worker("m")).ended()
+            await (await worker_of(pool)).ended()
         (await hang(pool)).close()
 
 
@@ -588,13 +596,13 @@ async def test_close_ends_the_process_and_fails_open_requests(
 ) -> None:
     async with open_pool() as pool:
         generation = await hang(pool)
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         await pool.close()
         with pytest.raises(Unavailable, match="being unloaded"):
             await anext(aiter(generation))
         assert await worker.ended() == "exit status 0"
         with pytest.raises(Unavailable, match="stopping"):
-            await pool.worker("m")
+            await worker_of(pool)
         await pool.close()
     assert not psutil.pid_exists(starts.pids[0])
 
@@ -604,7 +612,7 @@ async def test_a_worker_that_does_not_end_is_killed(
 ) -> None:
     monkeypatch.setattr("server.pool.worker.SHUTDOWN_S", 0.05)
     async with open_pool("stubborn") as pool:
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         pid = int(await ask(pool, "pid"))
         await pool.close()
         assert await worker.ended() == "signal SIGKILL"
@@ -617,7 +625,7 @@ async def test_close_does_not_wait_for_a_load(
     """Nor does a request that waits for it."""
     monkeypatch.setattr("server.pool.worker.SHUTDOWN_S", 10 * LIMIT_S)
     async with open_pool("slow", load_wait_s=10 * LIMIT_S) as pool:
-        waiting = asyncio.create_task(pool.worker("m"))
+        waiting = asyncio.create_task(worker_of(pool))
         while not psutil.Process().children():
             await asyncio.sleep(0)
         await pool.close()
@@ -635,13 +643,13 @@ async def test_close_before_anything_has_started(open_pool: OpenPool, starts: St
 async def test_close_while_a_restart_is_due(
     open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.pool.pool.BACK_OFF_S", (0.0, 10.0 * LIMIT_S))
+    monkeypatch.setattr("server.pool.keeper.BACK_OFF_S", (0.0, 10.0 * LIMIT_S))
     async with open_pool() as pool:
-        worker = await pool.worker("m")
+        worker = await worker_of(pool)
         with pytest.raises(WorkerDied):
             await ask(pool, "die")
         await worker.ended()
-        waiting = asyncio.create_task(pool.worker("m"))
+        waiting = asyncio.create_task(worker_of(pool))
         await asyncio.sleep(0)
         await pool.close()
         with pytest.raises(Unavailable, match="stopping"):

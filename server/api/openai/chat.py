@@ -8,7 +8,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from server.api.body import json_body
-from server.api.deps import AppServices, aside
+from server.api.deps import AppServices, Services, aside
+from server.api.loading import once_loaded
 from server.api.openai.chat_answer import ChatCompletion, ChatCompletionChunk
 from server.api.openai.chat_wire import ChatChunks, ChatWhole
 from server.api.openai.logprobs import MAX_TOP
@@ -94,6 +95,11 @@ async def create_chat_completion(
     body: Annotated[ChatCompletionRequest, Depends(json_body(ChatCompletionRequest))],
 ) -> Response:
     """Answer a conversation."""
+    answer = _answer(request, services, body)
+    return await once_loaded(request, services, body.model, body.stream, answer)
+
+
+async def _answer(request: Request, services: Services, body: ChatCompletionRequest) -> Response:
     job = await Job.begin(request, services, body.model, body.extras)
     worker = job.worker
     plan = await body.plan(request, worker)

@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from server.api.body import json_body
 from server.api.default_model import default_model
-from server.api.deps import AppServices
+from server.api.deps import AppServices, Services
+from server.api.loading import once_loaded
 from server.api.openai.completions_wire import (
     Completion,
     CompletionChunk,
@@ -108,10 +109,17 @@ async def create_completion(
     body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest))],
 ) -> Response:
     """Continue one or more texts."""
+    model = body.model or default_model(services.pool)
+    answer = _answer(request, services, body, model)
+    return await once_loaded(request, services, model, body.stream, answer)
+
+
+async def _answer(
+    request: Request, services: Services, body: CompletionRequest, model: str
+) -> Response:
     n = body.n_candidates
     _check_number(len(body.prompt), n)
     prompts = tuple(body.asked())
-    model = body.model or default_model(services.pool)
     job = await Job.begin(request, services, model, body.extras)
     worker = job.worker
     _check_vocabulary(body.prompt, worker.info.n_vocab)

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
+from server.api.openai.parts import Content, one_of
 from server.errors import InvalidRequest
 
 
@@ -17,32 +17,12 @@ class _Lenient(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
-def _check_part_type(value: object) -> object:
-    if value not in ("text", "refusal"):
-        raise PydanticCustomError(
-            "unsupported",
-            "only text and refusal parts are served, got {kind}",
-            {"kind": json.dumps(value)[:60]},
-        )
-    return value
-
-
 class ContentPart(_Lenient):
     """A text of a message's content."""
 
-    type: Annotated[Literal["text", "refusal"], BeforeValidator(_check_part_type)]
+    type: Annotated[Literal["text", "refusal"], one_of(("text", "refusal"))]
     text: str = ""
     refusal: str = ""
-
-
-def _content_kind(value: object) -> Literal["<text>", "<parts>"]:
-    return "<parts>" if isinstance(value, list | tuple) else "<text>"
-
-
-MessageContent = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[tuple[ContentPart, ...], Tag("<parts>")],
-    Discriminator(_content_kind),
-]
 
 
 class FunctionCall(_Lenient):
@@ -63,7 +43,7 @@ class Message(_Lenient):
     """One message. Fields that are not named here reach the template as they are."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: MessageContent | None = None
+    content: Content[ContentPart] | None = None
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] | None = None
     tool_call_id: str | None = None

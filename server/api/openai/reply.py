@@ -12,6 +12,7 @@ from server.api.answers import AnswerEvent, Answers
 from server.api.deps import Services, until_gone
 from server.api.envelope import visit_of
 from server.api.fields import merge_sampling, report_unserved, sort_out
+from server.api.keep_alive import read_keep_alive
 from server.api.sse import EventStream
 from server.errors import InvalidRequest
 from server.ipc import GenerateRequest
@@ -44,7 +45,7 @@ class Job:
     ) -> "Job":
         """Find the model, loaded if need be, and sort out the extra fields. Raises their errors."""
         async with until_gone(request):
-            worker = await services.worker(request, model)
+            worker = await services.worker(request, model, read_keep_alive(extras))
         if not worker.info.generates:
             what = "ranks documents" if worker.info.ranks else "gives embeddings"
             raise InvalidRequest(f"the model {model} {what}, it does not generate text", "model")

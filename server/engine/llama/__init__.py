@@ -9,8 +9,9 @@ Deliberate oddities:
 * Texts for the tokenizer may hold NUL characters: lengths are passed, not terminators.
 """
 
-from server.engine.llama.backend import Log, backend_init, gpu_memory
+from server.engine.llama.backend import Log, backend_init
 from server.engine.llama.context import Context, Logits, NoRoom, State
+from server.engine.llama.devices import Device, Devices, gpu_memory, lend
 from server.engine.llama.embedding import EmbeddingContext, Vectors
 from server.engine.llama.model import Model
 from server.engine.llama.samplers import CANDIDATE, Chain
@@ -20,6 +21,8 @@ __all__ = [
     "CANDIDATE",
     "Chain",
     "Context",
+    "Device",
+    "Devices",
     "EmbeddingContext",
     "Log",
     "Logits",
@@ -30,4 +33,5 @@ __all__ = [
     "Vectors",
     "backend_init",
     "gpu_memory",
+    "lend",
 ]

@@ -1,18 +1,14 @@
-"""llama.cpp's library, its log and its devices."""
+"""llama.cpp's library and its log."""
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false, reportPrivateUsage=false
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
-import ctypes
 import logging
-import os
 import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Self
 
-import psutil
-from llama_cpp import _ggml
 from llama_cpp import llama_cpp as bindings
 
 log = logging.getLogger(__name__)
@@ -21,7 +17,9 @@ C: Any = bindings
 """The library's functions, structs and constants."""
 
 LOG_ERROR = 4
-DEVICE_GPU, DEVICE_IGPU = 1, 2
+
+BUFFER = re.compile(r"\w+: +(\S+) +(\S.*) buffer size = +([\d.]+) MiB")
+"""A line that tells of memory: the buffer type, what it is for, how large it is."""
 
 
 class Owned:
@@ -45,9 +43,10 @@ class Owned:
 
 
 class Log:
-    """llama.cpp's log: errors are kept as the reason of what fails next."""
+    """llama.cpp's log: errors are kept as the reason of what fails next, and sizes of buffers."""
 
     def __init__(self) -> None:
+        self._buffers: dict[tuple[str, str], int] = {}
         self._errors: deque[str] = deque(maxlen=8)
         # The callback must live as long as llama.cpp may call it.
         self._callback = C.llama_log_callback(self._take)
@@ -57,7 +56,27 @@ class Log:
         line = text.decode(errors="replace").strip()
         if level == LOG_ERROR and line:
             self._errors.append(line)
+        elif found := BUFFER.match(line):
+            self._note_buffer(found[1], found[2], int(float(found[3]) * 2**20))
         log.debug("llama.cpp: %s", line)
+
+    def _note_buffer(self, name: str, purpose: str, size: int) -> None:
+        key = name, purpose
+        # Of compute and output there is one for each device, which may be made anew.
+        before = 0 if purpose in ("compute", "output") else self._buffers.get(key, 0)
+        self._buffers[key] = before + size
+
+    @property
+    def buffers(self) -> dict[str, int]:
+        """Bytes of what was allocated since `forget_buffers`, by llama.cpp's names of buffers."""
+        sizes: dict[str, int] = {}
+        for (name, _), size in self._buffers.items():
+            sizes[name] = sizes.get(name, 0) + size
+        return sizes
+
+    def forget_buffers(self) -> None:
+        """Count anew: what comes now is another model."""
+        self._buffers.clear()
 
     def reason(self) -> str:
         """What went wrong since the last call, in llama.cpp's words."""
@@ -71,31 +90,3 @@ def backend_init() -> Log:
     captured = Log()
     C.llama_backend_init()
     return captured
-
-
-def gpu_memory() -> list[int]:
-    """Free bytes of each GPU that llama.cpp can use; empty without one."""
-    ggml: Any = _ggml.libggml
-    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
-    ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
-    size_p = ctypes.POINTER(ctypes.c_size_t)
-    base: Any = ctypes.CDLL(None) if not hasattr(ggml, "ggml_backend_dev_memory") else ggml
-    base.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, size_p, size_p]
-    base.ggml_backend_dev_memory.restype = None
-    base.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
-    found: list[int] = []
-    for index in range(ggml.ggml_backend_dev_count()):
-        device = ggml.ggml_backend_dev_get(index)
-        if base.ggml_backend_dev_type(device) in (DEVICE_GPU, DEVICE_IGPU):
-            free, total = ctypes.c_size_t(), ctypes.c_size_t()
-            base.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-            found.append(free.value)
-    return found
-
-
-def default_threads() -> int:
-    """One thread for each core that we may use."""
-    cores = psutil.cpu_count(logical=False) or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    return max(1, min(cores, allowed))

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from server.config import EngineConfig
 from server.engine.batch import Batch
-from server.engine.llama.backend import C, Owned, default_threads
+from server.engine.llama.backend import C, Owned
 from server.engine.llama.model import Model
 from server.errors import EngineError, ModelLoadError
+from server.threads import cores
 
 Logits = NDArray[np.float32]
 State = NDArray[np.uint8]
@@ -79,6 +80,10 @@ class Context(Owned):
         if code:
             raise EngineError(f"llama_decode returned {code}: {self._log.reason()}")
 
+    def use_threads(self, n: int) -> None:
+        """Compute with so many from the next forward on."""
+        C.llama_set_n_threads(self.pointer, n, n)
+
     def logits(self, n_rows: int) -> Logits:
         """The last forward's logits, [n_rows, n_vocab]; a view that the next forward overwrites."""
         return rows_at(C.llama_get_logits(self.pointer), n_rows, self.n_vocab)
@@ -118,9 +123,10 @@ class Context(Owned):
 def common_params(config: EngineConfig) -> Any:
     """What all contexts of a model have in common: threads, attention and positions."""
     params = C.llama_context_default_params()
-    params.n_threads = params.n_threads_batch = config.n_threads or default_threads()
+    params.n_threads = params.n_threads_batch = config.n_threads or cores()
     params.flash_attn_type = FLASH_ATTN[config.flash_attn]
-    params.offload_kqv = config.offload_kqv
+    params.offload_kqv = config.kv_offload
+    params.op_offload = config.op_offload
     params.rope_scaling_type = ROPE_SCALING[config.rope_scaling]
     params.rope_freq_base = config.rope_freq_base
     params.rope_freq_scale = config.rope_freq_scale

@@ -75,6 +75,10 @@ class EmbeddingContext(Owned):
                 f"llama_decode returned {code} for {batch.n_tokens} tokens: {self._log.reason()}"
             )
 
+    def use_threads(self, n: int) -> None:
+        """Compute with so many from the next forward on."""
+        C.llama_set_n_threads(self.pointer, n, n)
+
     def rows(self, n_rows: int) -> Vectors:
         """The last forward's vectors, [n_rows, n_embd]; a view that the next one overwrites."""
         return rows_at(C.llama_get_embeddings(self.pointer), n_rows, self._n_embd)

@@ -5,11 +5,14 @@
 
 import ctypes
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
 from server.config import EngineConfig
 from server.engine.llama.backend import C, Log, Owned
+from server.engine.llama.devices import Devices
+from server.engine.llama.overrides import overrides
 from server.engine.llama.vocabulary import RawVocabulary
 from server.errors import ModelLoadError
 
@@ -20,6 +23,37 @@ BIDIRECTIONAL = frozenset({"gemma-embedding"})
 """Architectures whose attention looks forward without a word of it in the metadata."""
 LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
 """(mmap, mlock) -> llama_load_mode."""
+
+
+class Settings:
+    """A llama_model_params with all that it points to, which llama.cpp may use until it is freed.
+
+    Raises ModelLoadError for an override to a buffer type that does not exist.
+    """
+
+    def __init__(
+        self, config: EngineConfig, devices: Devices, on_progress: Callable[[float], None]
+    ):
+        self.params = params = C.llama_model_default_params()
+        params.split_mode = SPLIT_MODES[config.split_mode]
+        params.main_gpu = config.main_gpu
+        params.load_mode = LOAD_MODES[config.mmap, config.mlock]
+        params.use_extra_bufts = config.use_extra_bufts
+        self._devices = devices.pointers
+        params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+        self._overrides = overrides(config, devices.buffer_types)
+        if self._overrides is not None:
+            params.tensor_buft_overrides = ctypes.cast(self._overrides, ctypes.c_void_p)
+        self._split = (ctypes.c_float * C.llama_max_devices())(*config.tensor_split)
+        if config.tensor_split:
+            params.tensor_split = self._split
+
+        def progress(done: float, _data: Any) -> bool:
+            on_progress(done)
+            return True
+
+        self._progress = C.llama_progress_callback(progress)
+        params.progress_callback = self._progress
 
 
 class Model(Owned):
@@ -33,29 +67,24 @@ class Model(Owned):
         log: Log,
         on_progress: Callable[[float], None],
         sizes_only: bool = False,
+        devices: Devices | None = None,
     ):
-        """With `sizes_only` no weights are read, and no context can be made."""
-        params = C.llama_model_default_params()
+        """With `sizes_only` no weights are read, and no context can be made.
+
+        `devices` stay open for as long as the model; None: those of `config`, opened here.
+        """
+        self._own = ExitStack()
+        self.devices = devices or self._own.enter_context(Devices(config))
+        self._settings = Settings(config, self.devices, on_progress)
+        params = self._settings.params
         params.n_gpu_layers = n_gpu_layers
-        params.split_mode = SPLIT_MODES[config.split_mode]
-        params.main_gpu = config.main_gpu
-        params.load_mode = LOAD_MODES[config.mmap, config.mlock]
-        params.use_extra_bufts = config.use_extra_bufts
         if sizes_only:
             # Any other load mode aborts the process.
             params.no_alloc, params.load_mode = True, LOAD_MODES[False, False]
-        self._split = (ctypes.c_float * C.llama_max_devices())(*config.tensor_split)
-        if config.tensor_split:
-            params.tensor_split = self._split
-
-        def progress(done: float, _data: Any) -> bool:
-            on_progress(done)
-            return True
-
-        self._progress = C.llama_progress_callback(progress)
-        params.progress_callback = self._progress
+        log.forget_buffers()
         super().__init__(C.llama_model_load_from_file(path.encode(), params), C.llama_model_free)
         if not self.pointer:
+            self.close()
             raise ModelLoadError(f"cannot load {path}: {log.reason()}")
         self.log = log
         self._pooling = None if config.pooling == "auto" else config.pooling
@@ -69,6 +98,16 @@ class Model(Owned):
             self.close()
             raise ModelLoadError(f"cannot serve {path}: it holds a vocabulary but no weights")
         self.n_embd: int = C.llama_model_n_embd_out(self.pointer)
+
+    def close(self) -> None:
+        """Free it, and let go of devices that were opened for it alone."""
+        super().close()
+        self._own.close()
+
+    @property
+    def memory(self) -> tuple[tuple[str, int], ...]:
+        """Bytes of weights, cells and buffers on each device, the CPU first, as llama.cpp logs."""
+        return self.devices.memory(self.log.buffers)
 
     @cached_property
     def description(self) -> str:
@@ -91,6 +130,11 @@ class Model(Owned):
 
     def _of_architecture(self, key: str) -> str | None:
         return self.metadata(f"{self.metadata('general.architecture')}.{key}")
+
+    @property
+    def n_experts(self) -> int:
+        """Experts of each layer; 0 where there is no such choice."""
+        return int(self._of_architecture("expert_count") or 0)
 
     @cached_property
     def is_causal(self) -> bool:

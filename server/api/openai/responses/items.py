@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from server.api.body import Body
+from server.api.openai.parts import Content, one_of
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -54,20 +55,10 @@ def unseal(sealed: str) -> str:
         return ""
 
 
-def _check_part_type(value: object) -> object:
-    if value not in (*TEXT_PARTS, "refusal"):
-        raise PydanticCustomError(
-            "unsupported",
-            "only text and refusal parts are served, got {kind}",
-            {"kind": json.dumps(value)[:60]},
-        )
-    return value
-
-
 class Part(Body):
     """A text of an item's content."""
 
-    type: Annotated[str, BeforeValidator(_check_part_type)]
+    type: Annotated[str, one_of((*TEXT_PARTS, "refusal"))]
     text: str = ""
     refusal: str = ""
 
@@ -95,16 +86,6 @@ class Part(Body):
         return resource
 
 
-def _content_kind(value: object) -> Literal["<text>", "<parts>"]:
-    return "<parts>" if isinstance(value, list | tuple) else "<text>"
-
-
-Content = Annotated[
-    Annotated[str, Tag("<text>")] | Annotated[tuple[Part, ...], Tag("<parts>")],
-    Discriminator(_content_kind),
-]
-
-
 def plain(content: str | Sequence[Part]) -> str:
     """The text of a content; parts are lines."""
     return content if isinstance(content, str) else "\n".join(part.content for part in content)
@@ -127,7 +108,7 @@ class Message(_Item):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: Content
+    content: Content[Part]
 
     def resource(self) -> dict[str, object]:
         part = "output_text" if self.role == "assistant" else "input_text"
@@ -164,7 +145,7 @@ class FunctionCallOutput(_Item):
 
     type: Literal["function_call_output"]
     call_id: str = Field(min_length=1)
-    output: Content
+    output: Content[Part]
 
     def resource(self) -> dict[str, object]:
         output = self.output

@@ -1,6 +1,7 @@
 """POST /responses and POST /responses/input_tokens."""
 
 from contextlib import ExitStack
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -9,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 from server.api.answers import Answers
 from server.api.body import json_body
 from server.api.default_model import default_model
-from server.api.deps import AppServices, until_gone
+from server.api.deps import AppServices, Services, until_gone
 from server.api.envelope import visit_of
+from server.api.loading import once_loaded
 from server.api.openai.reply import Job
 from server.api.openai.responses.begin import begin
 from server.api.openai.responses.context import Context, context_of, count, plan_of
@@ -20,7 +22,7 @@ from server.api.openai.responses.resource import InputTokens, ResponseObject
 from server.api.openai.responses.runs import Run
 from server.api.openai.responses.store import ResponseStore
 from server.api.openai.responses.stored import followed
-from server.api.openai.responses.writer import Writer
+from server.api.openai.responses.writer import Writer, failed_at
 from server.api.openai.turns import Turns
 from server.api.openapi import sent, streams
 from server.api.sse import EventStream
@@ -38,6 +40,13 @@ async def create_response(
     body: Annotated[ResponsesRequest, Depends(json_body(ResponsesRequest))],
 ) -> Response:
     """Answer what is said, in items."""
+    answer = _answer(request, services, body)
+    return await once_loaded(
+        request, services, body.model, body.stream, answer, partial(failed_at, 0)
+    )
+
+
+async def _answer(request: Request, services: Services, body: ResponsesRequest) -> Response:
     runs = services.runs
     ignored = _unkept(body, runs.store)
     context = await context_of(body, runs.store)

@@ -13,7 +13,7 @@ from server.api.errors import Told
 from server.api.openai.responses.events import ResponseEvent
 from server.api.openai.responses.resource import DeletedResponse, ItemList, ResponseObject
 from server.api.openai.responses.store import ResponseStore, not_stored
-from server.api.openai.responses.writer import error_fields, event
+from server.api.openai.responses.writer import failed_at
 from server.api.openapi import sent, streams
 from server.api.sse import EventStream
 from server.errors import InvalidRequest
@@ -117,7 +117,7 @@ def followed(
     """A stream whose end, or whose client's, changes nothing for the response."""
 
     def failure(answer: Told) -> bytes:
-        return event("error", n_told(), error_fields(answer))
+        return failed_at(n_told(), answer)
 
     ping_s = services.config.server.ping_s
     return EventStream(

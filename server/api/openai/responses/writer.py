@@ -252,6 +252,11 @@ def error_fields(told: Told) -> str:
     return f"{json.dumps(fields)[1:-1]},{told.body().decode()[1:-1]}"
 
 
+def failed_at(number: int, told: Told) -> bytes:
+    """The event of an error that ends a stream."""
+    return event("error", number, error_fields(told))
+
+
 def event(type: str, number: int, fields: str) -> bytes:
     """One event; `fields` are JSON without its braces."""
     head = f'event: {type}\ndata: {{"type":"{type}","sequence_number":{number},'

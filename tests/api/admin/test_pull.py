@@ -10,7 +10,7 @@ import httpx
 import pytest
 from huggingface_hub import close_session
 
-from server.api.admin import the_hub
+from server.api.admin.pull import the_hub
 from server.pool.hub import Hub
 from tests.api.scripted import House, Line, error_of, events, house
 from tests.pool.stand_in_hub import StandIn, serve

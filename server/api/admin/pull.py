@@ -13,11 +13,11 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
+from server.api.admin.program import from_program
 from server.api.body import Body, json_body
-from server.api.deps import AppServices, until_gone
+from server.api.deps import AppServices, Services, until_gone
 from server.api.envelope import visit_of
 from server.api.sse import EventStream
-from server.errors import InvalidRequest
 from server.pool.pulling import Pulling
 
 if TYPE_CHECKING:  # imported by the thread that pulls
@@ -56,10 +56,7 @@ async def pull(
     hub: Annotated[object, Depends(the_hub)],
 ) -> Response:
     """Fetch a model."""
-    # Without it, any page in a browser could have us fill the disk.
-    kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "application/json":
-        raise InvalidRequest(f"content-type {kind!r}, application/json is wanted")
+    from_program(request)
     pulling = Pulling(lambda report: _pull(hub, body, report))
     try:
         async with until_gone(request):
@@ -67,7 +64,7 @@ async def pull(
     except BaseException:
         pulling.close()
         raise
-    events = _events(pulling, first)
+    events = _events(pulling, first, services)
     ping_s = services.config.server.ping_s
     return EventStream(events, pulling.close, visit_of(request), ping_s, {})
 
@@ -82,7 +79,7 @@ def _pull(hub: object, body: PullRequest, report: "Report") -> "list[Pulled]":
 
 
 async def _events(
-    pulling: Pulling, event: "Choice | Progress | list[Pulled]"
+    pulling: Pulling, event: "Choice | Progress | list[Pulled]", services: Services
 ) -> AsyncGenerator[bytes]:
     while not isinstance(event, list):
         yield _written(event)
@@ -91,6 +88,8 @@ async def _events(
         {"id": p.offer.id, "path": str(p.path), "paths": [str(path) for path in p.paths]}
         for p in event
     ]
+    # So that it can be asked for at once.
+    await services.pool.reload(services.config)
     yield _data({"type": "done", "models": models})
 
 

@@ -1,0 +1,1 @@
+"""For who runs the server: which models are loaded, and what is to be done about it."""

@@ -1,0 +1,80 @@
+"""Claims: what a model asks for of the memory, and how it is loaded into what it is given."""
+
+import logging
+from dataclasses import dataclass
+
+from server import placement
+from server.config import ModelConfig
+from server.placement import Need
+from server.pool.catalog import Entry
+from server.pool.footprints import Footprint, Footprints, key_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A model as it is loaded, with all sizes decided, and what that takes."""
+
+    config: ModelConfig
+    need: Need
+    spare: int
+    """Of `need`, bytes that it only takes as it serves."""
+    key: str
+    """Of its footprint."""
+
+
+class Claims:
+    """Estimates, corrected by what the same model took when it was last loaded."""
+
+    def __init__(self, footprints: Footprints):
+        self._footprints = footprints
+
+    def least(self, entry: Entry, total: Need) -> Need:
+        """What the model must have, where `total` is all there is. Nothing if its file is bad."""
+        if entry.header is None:
+            return Need(0)
+        need = placement.least(entry.header, entry.config.engine, total)
+        return self._corrected(need, self._key(entry))
+
+    def grant(self, entry: Entry, free: Need) -> Claim:
+        """How the model is loaded into what is free, of which it leaves a part."""
+        key = self._key(entry)
+        if entry.header is None:
+            return Claim(entry.config, Need(0), 0, key)
+        engine = entry.config.engine
+        more = self._more(key)
+        placed = placement.choose(entry.header, engine, free.less(Need(more)))
+        need = self._corrected(placed.need, key)
+        spare = min(engine.prefix_cache, max(0, free.ram - need.ram) // 2)
+        layout = {"kv_layout": placed.layout.name, "n_cells": placed.layout.n_cells}
+        # Other machines' memory is not ours to plan.
+        layers = {"n_gpu_layers": placed.n_gpu_layers} if free.gpus else {}
+        decided = engine.model_copy(update={**layout, **layers, "prefix_cache": spare})
+        config = entry.config.model_copy(update={"engine": decided})
+        return Claim(config, need.plus(Need(spare)), spare, key)
+
+    def learn(self, entry: Entry, claim: Claim, ram: int, load_s: float) -> None:
+        """The model has taken `ram` bytes in its load."""
+        if entry.header is None:
+            return
+        estimated = claim.need.ram - claim.spare - self._more(claim.key)
+        taken = f"{ram / 2**20:,.0f} MiB, estimated {estimated / 2**20:,.0f}"
+        log.info("%s: loaded in %.1f s, takes %s", entry.id, load_s, taken)
+        size = entry.header.size_bytes
+        self._footprints.note(claim.key, Footprint(more=ram - estimated, load_s=load_s, size=size))
+
+    def load_s(self, entry: Entry) -> float:
+        """Seconds that its load will take, by what was measured."""
+        size = 0 if entry.header is None else entry.header.size_bytes
+        return self._footprints.load_s(self._key(entry), size)
+
+    def _key(self, entry: Entry) -> str:
+        return key_of(entry.found.parts[0], entry.config.engine)
+
+    def _more(self, key: str) -> int:
+        known = self._footprints.of(key)
+        return 0 if known is None else known.more
+
+    def _corrected(self, need: Need, key: str) -> Need:
+        return Need(max(0, need.ram + self._more(key)), need.gpus)
