@@ -1,7 +1,8 @@
 """llama-batched-bench: what llama.cpp itself reaches, with no server around it.
 
-Its figure for a workload is the ceiling of all servers on this build: it knows all requests from
-the start, neither samples nor makes text, and has the best of its flags.
+Its figure for a workload is a ceiling for servers on this build: it knows all requests from the
+start, neither samples nor makes text, and has the best of its flags. It computes prompts before
+answers; a server that mixes them well can come out a few percent higher.
 """
 
 import json

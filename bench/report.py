@@ -21,7 +21,7 @@ Key = tuple[str, str, str]
 class Comparison:
     """Ours against one peer: the ratio of each round's figures, with both sides' medians.
 
-    `ceiling` is llama-batched-bench / peer: no server on this build gets a higher ratio.
+    `ceiling` is llama-batched-bench / peer: what can be hoped for on this build of llama.cpp.
     """
 
     scenario: str
@@ -124,7 +124,7 @@ def remarks(outcome: Outcome, comparisons: Sequence[Comparison]) -> Iterator[str
         if item.bar is not None and item.ceiling is not None and item.ceiling < item.bar.ratio:
             yield (
                 f"{item.scenario}, {item.metric}, against {item.peer}: the bar of "
-                f"{item.bar.ratio:g} is out of reach, llama.cpp itself gets {item.ceiling:.2f}."
+                f"{item.bar.ratio:g} is above llama.cpp's own {item.ceiling:.2f}, with no server."
             )
     disturbed = [item for item in outcome.measurements if item.busy_elsewhere > MAX_BUSY_ELSEWHERE]
     if disturbed:

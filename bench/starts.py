@@ -111,6 +111,7 @@ def measure(setup: Setup, plan: Plan, recorder: Recorder) -> None:
             if spec.name != EXAMPLE:
                 attempt = partial(_cold, spec, setup, plan.prompts(round_, "cold"))
                 recorder.take(round_, "cold", spec.name, attempt, own_seconds)
-        recorder.take(round_, "catalogue", CORRAL, partial(_first_start, setup), own_seconds)
+        if round_ == 0:
+            recorder.take(round_, "catalogue", CORRAL, partial(_first_start, setup), own_seconds)
         recorder.take(round_, "catalogue", CORRAL, partial(_catalogue, setup), own_seconds)
         recorder.add(Measurement(round_, LIMIT, "catalogue", LIMITS, 0.0))
