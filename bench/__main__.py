@@ -13,17 +13,25 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from bench import build, charts, exact, inprocess, report
-from bench.measure import Outcome, Plan, Run
-from bench.model import EMBEDDED, ModelError, end_tokens, ensure_model
+from bench import batched_bench, build, charts, exact, inprocess, pool, report, starts
+from bench.measure import Outcome, Plan, Recorder, Run
+from bench.model import EMBEDDED, FIRST, SECOND, ModelError, end_tokens, ensure_model
 from bench.scenarios import SCENARIOS
 from bench.servers import BEST_FLAGS, CORRAL, Setup, Spec, all_specs, candidates, is_present
 
 OUT = Path(__file__).resolve().parent / "out"
-PEERS = tuple(spec.name for spec in all_specs("") if spec.name != CORRAL)
-INPROCESS = "inprocess"
-EXACT = "exact"
-SCENARIO_NAMES = (*(scenario.name for scenario in SCENARIOS), EXACT, INPROCESS)
+PEERS = (
+    *(spec.name for spec in all_specs("") if spec.name != CORRAL),
+    batched_bench.NAME,
+)
+MORE: dict[str, Callable[[Setup, Plan, Recorder], None]] = {
+    "exact": exact.measure,
+    "pool": pool.measure,
+    "starts": starts.measure,
+    "inprocess": inprocess.measure,
+}
+"""What starts its own servers, or none."""
+SCENARIO_NAMES = (*(scenario.name for scenario in SCENARIOS), *MORE)
 
 
 def _choice(choices: Sequence[str]) -> Callable[[str], str]:
@@ -76,20 +84,18 @@ def _prepare(arguments: argparse.Namespace, peers: set[str], say: Callable[[str]
     if "example" in peers:
         say("preparing the example server's environment")
         build.ensure_example(cache)
-    say("requantising the model")
-    model = ensure_model(cache.root, arguments.source)
+    say("requantising the models")
+    model, second = (ensure_model(cache.root, q, arguments.source) for q in (FIRST, SECOND))
     folder = Path(tempfile.mkdtemp(prefix="corral-bench-"))
-    return Setup(cache, model, tuple(end_tokens(model)), arguments.threads, folder)
+    return Setup(cache, model, second, tuple(end_tokens(model)), arguments.threads, folder)
 
 
-def _measure(setup: Setup, plan: Plan, extra: set[str], say: Callable[[str], None]) -> Outcome:
-    outcome = Run(plan, setup, say).run() if plan.scenarios else Outcome([], [])
-    if EXACT in extra:
-        specs = [spec for spec in plan.specs if spec.name != "example"]
-        outcome.measurements.extend(exact.measure(setup, specs, plan.n_rounds, plan.seed, say))
-    if INPROCESS in extra:
-        outcome.measurements.extend(inprocess.measure(setup, plan.n_rounds, say))
-    return outcome
+def _measure(setup: Setup, plan: Plan, names: set[str], recorder: Recorder) -> None:
+    if plan.scenarios:
+        Run(plan, setup, recorder).run()
+    for name, measure in MORE.items():
+        if name in names:
+            measure(setup, plan, recorder)
 
 
 def _describe(arguments: argparse.Namespace, setup: Setup, n_rounds: int) -> dict[str, str]:
@@ -120,7 +126,7 @@ def _show(console: Console, outcome: Outcome, comparisons: list[report.Compariso
     if comparisons:
         rows = report.comparison_rows(comparisons)
         console.print(report.rich_table("Ratios, ours / peer", report.COMPARISON_HEAD, rows))
-    for remark in report.remarks(outcome):
+    for remark in report.remarks(outcome, comparisons):
         console.print(f"[yellow]{remark}")
 
 
@@ -144,14 +150,17 @@ def main() -> int:
     specs = _choose_servers(arguments, console)
     n_rounds = 1 if arguments.quick else arguments.rounds
     chosen = [scenario for scenario in SCENARIOS if scenario.name in only]
-    plan = Plan(specs, chosen, n_rounds, arguments.seed)
+    with_ceilings = batched_bench.NAME in arguments.peers.split(",") and not arguments.tune
+    plan = Plan(specs, chosen, n_rounds, arguments.seed, with_ceilings)
     try:
         with console.status("") as status:
             setup = _prepare(arguments, {spec.name for spec in specs}, status.update)
-            outcome = _measure(setup, plan, set() if arguments.tune else only, status.update)
-    except (build.BuildError, ModelError, inprocess.BatchedBenchError) as error:
+            recorder = Recorder(n_rounds, status.update)
+            _measure(setup, plan, set() if arguments.tune else only, recorder)
+    except (build.BuildError, ModelError) as error:
         console.print(f"[red]{error}")
         return 1
+    outcome = recorder.outcome
     comparisons = list(report.compare(outcome.measurements))
     _show(console, outcome, comparisons)
     folder = OUT / "tune" if arguments.tune else OUT

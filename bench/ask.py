@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bench.load import Address, LoadError
@@ -41,4 +42,4 @@ def ask(address: Address, path: str, payload: object) -> Told:
 def ask_together(address: Address, path: str, payloads: Sequence[object]) -> list[Told]:
     """Post all requests at the same time."""
     with ThreadPoolExecutor(len(payloads)) as pool:
-        return list(pool.map(lambda payload: ask(address, path, payload), payloads))
+        return list(pool.map(partial(ask, address, path), payloads))

@@ -4,9 +4,15 @@ from dataclasses import dataclass
 
 from bench.scenarios import (
     ANSWER_S,
+    FIRST_SPEED,
     FIRST_TOKEN_P95,
+    FIRST_TOKEN_S,
+    LIST_S,
     LOWER_IS_BETTER,
     MEMORY,
+    SECOND_SPEED,
+    START_S,
+    SWAP_S,
     TOKENS_PER_S,
     WORST_GAP,
 )
@@ -59,6 +65,13 @@ BARS = (
     Bar("json-8", ANSWER_S, "default", 0.5),
     Bar("beside", TOKENS_PER_S, "plain text", 0.95),
     Bar("forks", ANSWER_S, "separate", 0.5),
+    Bar("turns", FIRST_SPEED, "alone", 0.95),
+    Bar("turns", SECOND_SPEED, "alone", 0.95),
+    Bar("swap", SWAP_S, "router", 0.8),
+    Bar("cold", FIRST_TOKEN_S, "best", 1.1),
+    Bar("cold", FIRST_TOKEN_S, "default", 1.1),
+    Bar("catalogue", START_S, "limit", 1.0),
+    Bar("catalogue", LIST_S, "limit", 1.0),
     Bar("decode-1", TOKENS_PER_S, "batched-bench", 0.95),
     Bar("decode-16", TOKENS_PER_S, "batched-bench", 0.95),
 )

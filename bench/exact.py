@@ -11,16 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
 
 from bench.ask import Told, ask, ask_together
 from bench.load import Address, LoadError, LoadGenerator
-from bench.measure import Measurement, quietly
+from bench.measure import Plan, Recorder
 from bench.prompts import PromptSource
 from bench.scenarios import ANSWER_S, TOKENS_PER_S, Figures, Workload, warm_up
-from bench.servers import CORRAL, Server, Setup, Spec, running
+from bench.servers import CORRAL, EXAMPLE, Server, Setup, running
 
 PLAIN = "plain text"
 SEPARATE = "separate"
@@ -162,43 +163,50 @@ def _forks(server: Server, prompts: PromptSource, separate: bool) -> Figures:
     return {ANSWER_S: time.perf_counter() - start}
 
 
-def measure(
-    setup: Setup, specs: Sequence[Spec], n_rounds: int, seed: int, say: Callable[[str], None]
-) -> list[Measurement]:
+def measure(setup: Setup, plan: Plan, recorder: Recorder) -> None:
     """All of it, interleaved."""
-    found: list[Measurement] = []
-
-    def take(round_: int, scenario: str, as_server: str, server: Server, run: Workload) -> None:
-        say(f"round {round_ + 1}/{n_rounds}: {scenario} | {as_server}")
-        prompts = PromptSource(f"{seed} {round_} {scenario} {as_server}")
-        figures, elsewhere = quietly(
-            lambda: run(server, prompts), lambda: server.cpu_seconds() + time.process_time()
-        )
-        found.append(Measurement(round_, as_server, scenario, figures, elsewhere))
-
-    for round_ in range(n_rounds):
-        with ExitStack() as stack:
-            servers = [stack.enter_context(running(spec, setup)) for spec in specs]
+    for round_ in range(plan.n_rounds):
+        with recorder.noting(round_, "exact", "all"), ExitStack() as stack:
+            servers = [
+                stack.enter_context(running(spec, setup))
+                for spec in plan.specs
+                if spec.name != EXAMPLE
+            ]
             for server in servers:
-                warm_up(server, PromptSource(f"{seed} {round_} warm-up"))
-            for n_clients in (1, 8):
-                for server in servers:
-                    take(
-                        round_,
-                        f"json-{n_clients}",
-                        server.spec.name,
-                        server,
-                        lambda s, p, n=n_clients: _answers(s, p, n),
-                    )
-            ours = next(server for server in servers if server.spec.name == CORRAL)
-            for name, alternative in ((CORRAL, False), (PLAIN, True)):
-                take(
-                    round_,
-                    "beside",
-                    name,
-                    ours,
-                    lambda s, p, a=alternative: _beside(s, p, by_schema=not a),
-                )
-            for name, alternative in ((CORRAL, False), (SEPARATE, True)):
-                take(round_, "forks", name, ours, lambda s, p, a=alternative: _forks(s, p, a))
-    return found
+                warm_up(server, plan.prompts(round_, "warm-up"))
+            _round(servers, _Taker(round_, plan, recorder))
+
+
+@dataclass(frozen=True)
+class _Taker:
+    """Takes one round's measurements, with prompts of each one's own."""
+
+    round: int
+    plan: Plan
+    recorder: Recorder
+
+    def take(self, scenario: str, as_server: str, server: Server, run: Workload) -> None:
+        prompts = self.plan.prompts(self.round, f"{scenario} {as_server}")
+        self.recorder.take(
+            self.round,
+            scenario,
+            as_server,
+            lambda: run(server, prompts),
+            lambda: server.cpu_seconds() + time.process_time(),
+        )
+
+
+def _round(servers: Sequence[Server], taker: _Taker) -> None:
+    for n_clients in (1, 8):
+        for server in servers:
+            taker.take(
+                f"json-{n_clients}",
+                server.spec.name,
+                server,
+                lambda s, p, n=n_clients: _answers(s, p, n),
+            )
+    ours = next(server for server in servers if server.spec.name == CORRAL)
+    for name, by_schema in ((CORRAL, True), (PLAIN, False)):
+        taker.take("beside", name, ours, lambda s, p, b=by_schema: _beside(s, p, b))
+    for name, separate in ((CORRAL, False), (SEPARATE, True)):
+        taker.take("forks", name, ours, lambda s, p, a=separate: _forks(s, p, a))

@@ -1,15 +1,13 @@
 """Decode speed without a server: llama-batched-bench against Corral's engine in this process."""
 
-import json
-import os
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from bench.measure import Measurement, quietly
+from bench import batched_bench
+from bench.measure import Plan, Recorder, own_seconds
 from bench.scenarios import TOKENS_PER_S, Figures
 from bench.servers import CORRAL, Setup
 from server.config import EngineConfig
@@ -22,7 +20,6 @@ from server.engine.vocabulary import Vocabulary
 from server.ipc import Event, GenerateRequest
 from server.sampling import SamplingParams
 
-BATCHED_BENCH = "batched-bench"
 N_PROMPT = 64
 N_STEPS = 128
 BATCH_SIZES = (1, 16)
@@ -32,29 +29,15 @@ N_CTX = 256
 Decoder = Callable[[Setup, int], float]
 
 
-class BatchedBenchError(Exception):
-    """llama-batched-bench failed or printed something else than its JSON lines."""
-
-
-def batched_bench(setup: Setup, n_batch: int) -> float:
+def llama_cpp(setup: Setup, n_batch: int) -> float:
     """Decode speed as llama-batched-bench measures it, with whichever flash attention is faster."""
-    return max(_batched_bench(setup, n_batch, flash_attn) for flash_attn in ("on", "off"))
-
-
-def _batched_bench(setup: Setup, n_batch: int, flash_attn: str) -> float:
-    command = [
-        *(str(setup.cache.binary("llama-batched-bench")), "-m", str(setup.model)),
-        *("-c", str(N_CTX * n_batch), "-npp", str(N_PROMPT), "-ntg", str(N_STEPS)),
-        *("-npl", str(n_batch), "-t", str(setup.n_threads), "-fa", flash_attn),
-        *("--no-kv-unified", "--output-format", "jsonl"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            return float(json.loads(line)["speed_tg"])
-    raise BatchedBenchError(
-        f"llama-batched-bench ended with {done.returncode}: {done.stderr[-500:]}"
+    found = (
+        batched_bench.timings(
+            setup, [n_batch], N_PROMPT, N_STEPS, ("-fa", flash_attn, "--no-kv-unified")
+        )
+        for flash_attn in batched_bench.FLASH
     )
+    return n_batch * N_STEPS / min(timing.answer_s for [timing] in found)
 
 
 def corral(setup: Setup, n_batch: int) -> float:
@@ -91,29 +74,17 @@ def _ignore(_: list[Event]) -> None:
     """Nobody listens to these answers."""
 
 
-DECODERS: dict[str, Decoder] = {BATCHED_BENCH: batched_bench, CORRAL: corral}
+DECODERS: dict[str, Decoder] = {batched_bench.NAME: llama_cpp, CORRAL: corral}
 
 
 def _figures(decode: Decoder, setup: Setup, n_batch: int) -> Figures:
     return {TOKENS_PER_S: decode(setup, n_batch)}
 
 
-def _own_seconds() -> float:
-    """Processor time of this process and of the children that it has waited for."""
-    return sum(os.times()[:4])
-
-
-def measure(setup: Setup, n_rounds: int, say: Callable[[str], None]) -> list[Measurement]:
+def measure(setup: Setup, plan: Plan, recorder: Recorder) -> None:
     """Every decoder at every batch size, interleaved."""
-    measurements: list[Measurement] = []
-    for round_ in range(n_rounds):
+    for round_ in range(plan.n_rounds):
         for n_batch in BATCH_SIZES:
             for name, decode in DECODERS.items():
-                say(f"round {round_ + 1}/{n_rounds}: decode in-process, {n_batch} at once | {name}")
-                figures, elsewhere = quietly(
-                    partial(_figures, decode, setup, n_batch), _own_seconds
-                )
-                measurements.append(
-                    Measurement(round_, name, f"decode-{n_batch}", figures, elsewhere)
-                )
-    return measurements
+                attempt = partial(_figures, decode, setup, n_batch)
+                recorder.take(round_, f"decode-{n_batch}", name, attempt, own_seconds)

@@ -1,4 +1,7 @@
-"""The benchmark's model: the repository's own as Q4_0, the type with the fastest CPU kernels."""
+"""The benchmark's models: the repository's own, requantised.
+
+The first is Q4_0, the type with the fastest CPU kernels; the second Q8_0, for scenarios with two.
+"""
 
 import ctypes
 from pathlib import Path
@@ -6,6 +9,8 @@ from pathlib import Path
 import llama_cpp.llama_cpp as llama
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+FIRST, SECOND = "Q4_0", "Q8_0"
+FTYPES = {FIRST: llama.LLAMA_FTYPE_MOSTLY_Q4_0, SECOND: llama.LLAMA_FTYPE_MOSTLY_Q8_0}
 
 
 class ModelError(Exception):
@@ -24,16 +29,16 @@ def silence_logs() -> None:
     llama.llama_log_set(_DROP, ctypes.c_void_p(None))
 
 
-def ensure_model(folder: Path, source: Path = EMBEDDED) -> Path:
-    """The requantised file in `folder`, made from `source` on the first call."""
-    target = folder / "SmolLM2-135M-Instruct.Q4_0.gguf"
+def ensure_model(folder: Path, quant: str, source: Path = EMBEDDED) -> Path:
+    """A requantised file in `folder`, made from `source` on the first call; `quant` as in Q4_0."""
+    target = folder / f"SmolLM2-135M-Instruct.{quant}.gguf"
     if target.exists():
         return target
     if not source.exists():
         raise ModelError(f"no model at {source}; name another with --source")
     silence_logs()
     params = llama.llama_model_quantize_default_params()
-    params.ftype = llama.LLAMA_FTYPE_MOSTLY_Q4_0
+    params.ftype = FTYPES[quant]
     params.allow_requantize = True
     partial = target.with_suffix(".partial")
     code = llama.llama_model_quantize(

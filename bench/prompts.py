@@ -55,7 +55,7 @@ class PromptSource:
         head = [self._heads[first], self._heads[second]]
         return " ".join([*head, *self._random.choices(WORDS, k=n_words - len(head))])
 
-    def shared(self, n_prompts: int, n_shared: int, n_own: int) -> list[str]:
-        """Prompts that begin with the same words and then go their own ways at once."""
-        prefix = self.distinct(n_shared)
-        return [f"{prefix} {self.distinct(n_own)}" for _ in range(n_prompts)]
+    def of(self, n_prompts: int, n_shared: int, n_own: int) -> list[str]:
+        """Prompts that begin with the same words, if any, and then go their own ways at once."""
+        prefix = f"{self.distinct(n_shared)} " if n_shared else ""
+        return [prefix + self.distinct(n_own) for _ in range(n_prompts)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from bench import batched_bench
 from bench.bars import Bar, bar_for
 from bench.measure import MAX_BUSY_ELSEWHERE, Measurement, Outcome
 from bench.scenarios import LOWER_IS_BETTER
@@ -18,7 +19,10 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ours against one peer: the ratio of each round's figures, with both sides' medians."""
+    """Ours against one peer: the ratio of each round's figures, with both sides' medians.
+
+    `ceiling` is llama-batched-bench / peer: what can be hoped for on this build of llama.cpp.
+    """
 
     scenario: str
     metric: str
@@ -27,6 +31,7 @@ class Comparison:
     theirs: float
     ratios: tuple[float, ...]
     bar: Bar | None
+    ceiling: float | None
 
     @property
     def median(self) -> float:
@@ -72,14 +77,25 @@ def compare(measurements: Sequence[Measurement]) -> Iterator[Comparison]:
             statistics.median(theirs.values()),
             tuple(our_figures[round_] / theirs[round_] for round_ in rounds),
             bar_for(scenario, metric, peer),
+            _ceiling(figures.get((scenario, metric, batched_bench.NAME), {}), theirs),
         )
+
+
+def _ceiling(best: dict[int, float], theirs: dict[int, float]) -> float | None:
+    rounds = best.keys() & theirs.keys()
+    if best is theirs or not rounds:
+        return None
+    return statistics.median(best[round_] / theirs[round_] for round_ in rounds)
 
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-COMPARISON_HEAD = ("scenario", "metric", "peer", "ours", "peer's", "ratio", "spread", "bar", "met")
+COMPARISON_HEAD = (
+    *("scenario", "metric", "peer", "ours", "peer's"),
+    *("ratio", "spread", "ceiling", "bar", "met"),
+)
 FIGURES_HEAD = ("scenario", "metric", "server", "median", "spread", "rounds")
 
 
@@ -89,7 +105,8 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ..
         spread = f"{min(item.ratios):.2f} to {max(item.ratios):.2f}"
         metric = item.metric + (" (lower is better)" if item.metric in LOWER_IS_BETTER else "")
         values = (_number(item.ours), _number(item.theirs), f"{item.median:.2f}", spread)
-        yield (item.scenario, metric, item.peer, *values, item.bar_text, item.verdict)
+        ceiling = "" if item.ceiling is None else f"{item.ceiling:.2f}"
+        yield (item.scenario, metric, item.peer, *values, ceiling, item.bar_text, item.verdict)
 
 
 def figure_rows(measurements: Sequence[Measurement]) -> Iterator[tuple[str, ...]]:
@@ -101,8 +118,14 @@ def figure_rows(measurements: Sequence[Measurement]) -> Iterator[tuple[str, ...]
         yield scenario, metric, server, median, spread, str(len(values))
 
 
-def remarks(outcome: Outcome) -> Iterator[str]:
+def remarks(outcome: Outcome, comparisons: Sequence[Comparison]) -> Iterator[str]:
     """What a reader must know before believing the figures."""
+    for item in comparisons:
+        if item.bar is not None and item.ceiling is not None and item.ceiling < item.bar.ratio:
+            yield (
+                f"{item.scenario}, {item.metric}, against {item.peer}: the bar of "
+                f"{item.bar.ratio:g} is above llama.cpp's own {item.ceiling:.2f}, with no server."
+            )
     disturbed = [item for item in outcome.measurements if item.busy_elsewhere > MAX_BUSY_ELSEWHERE]
     if disturbed:
         worst = max(item.busy_elsewhere for item in disturbed)
@@ -137,7 +160,7 @@ def write(
     document = {"about": about, **asdict(outcome), "comparisons": [asdict(c) for c in comparisons]}
     (folder / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     lines = [f"* {name}: {value}" for name, value in about.items()]
-    lines += ["", *(f"> {remark}" for remark in remarks(outcome)), ""]
+    lines += ["", *(f"> {remark}" for remark in remarks(outcome, comparisons)), ""]
     if comparisons:
         lines += [*_markdown(COMPARISON_HEAD, comparison_rows(comparisons)), ""]
     lines += _markdown(FIGURES_HEAD, figure_rows(outcome.measurements))

@@ -1,20 +1,32 @@
 """The workloads: what is sent to a server, and which numbers come out of it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from bench.load import Answer, LoadError, LoadGenerator, Request
 from bench.prompts import PromptSource
-from bench.servers import Server
+from bench.servers import GREEDY, Server
 
 TOKENS_PER_S = "tokens/s"
 FIRST_TOKEN_P95 = "first token p95, s"
 WORST_GAP = "worst gap, s"
 MEMORY = "memory, MiB"
 ANSWER_S = "answer, s"
-LOWER_IS_BETTER = frozenset({FIRST_TOKEN_P95, WORST_GAP, MEMORY, ANSWER_S})
+FIRST_SPEED = "tokens/s, first model"
+SECOND_SPEED = "tokens/s, second model"
+SWAP_S = "swap, s"
+FIRST_TOKEN_S = "first token, s"
+FIRST_START_S = "first start, s"
+START_S = "start, s"
+LIST_S = "list, s"
+LOWER_IS_BETTER = frozenset(
+    {
+        *(FIRST_TOKEN_P95, WORST_GAP, MEMORY, ANSWER_S),
+        *(SWAP_S, FIRST_TOKEN_S, FIRST_START_S, START_S, LIST_S),
+    }
+)
 N_WARM_CLIENTS = 16
 SAMPLED = {"temperature": 0.8, "top_p": 0.95, "repeat_penalty": 1.1}
 
@@ -25,13 +37,36 @@ Workload = Callable[[Server, PromptSource], Figures]
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Clients that each send so many requests, with lengths in tokens.
+
+    All prompts begin with the same `n_shared` tokens and go on with `n_own` others.
+    """
+
+    n_clients: int
+    n_each: int
+    n_own: int
+    n_answer: int
+    n_shared: int = 0
+
+    @property
+    def n_requests(self) -> int:
+        """Of all clients."""
+        return self.n_clients * self.n_each
+
+
+@dataclass(frozen=True)
 class Scenario:
-    """A workload with a name, and those of its figures that are reported."""
+    """A workload with a name, and those of its figures that are reported.
+
+    `shape` says it in numbers, where numbers can.
+    """
 
     name: str
     title: str
     metrics: tuple[str, ...]
     workload: Workload
+    shape: Shape | None = None
 
     def run(self, server: Server, prompts: PromptSource) -> Figures:
         """Send the workload once; its figures by metric."""
@@ -54,22 +89,13 @@ def _deal(requests: Sequence[Request], n_clients: int) -> list[Sequence[Request]
     return [requests[client::n_clients] for client in range(n_clients)]
 
 
-def _distinct(
-    n_clients: int, n_each: int, n_words: int, n_tokens: int, sampling: dict[str, float]
-) -> Workload:
+def _answer_all(shape: Shape, sampling: Mapping[str, float]) -> Workload:
     def run(server: Server, prompts: PromptSource) -> Figures:
-        requests = [
-            server.request(prompts.distinct(n_words), n_tokens, **sampling)
-            for _ in range(n_clients * n_each)
-        ]
-        return _figures(LoadGenerator(server.address).run(_deal(requests, n_clients)))
+        texts = prompts.of(shape.n_requests, shape.n_shared, shape.n_own)
+        requests = [server.request(text, shape.n_answer, sampling) for text in texts]
+        return _figures(LoadGenerator(server.address).run(_deal(requests, shape.n_clients)))
 
     return run
-
-
-def _shared(server: Server, prompts: PromptSource) -> Figures:
-    requests = [server.request(prompt, 32) for prompt in prompts.shared(16, 800, 16)]
-    return _figures(LoadGenerator(server.address).run(_deal(requests, 8)))
 
 
 def _stall(server: Server, prompts: PromptSource) -> Figures:
@@ -105,19 +131,25 @@ def warm_up(server: Server, prompts: PromptSource) -> None:
         LoadGenerator(server.address).run(requests)
 
 
-_SPEED = (TOKENS_PER_S,)
+def _speed(
+    name: str, title: str, shape: Shape, *more_metrics: str, sampling: Mapping[str, float] = GREEDY
+) -> Scenario:
+    """How fast a shape is answered."""
+    metrics = (TOKENS_PER_S, *more_metrics)
+    return Scenario(name, title, metrics, _answer_all(shape, sampling), shape)
+
 
 SCENARIOS = (
-    Scenario("one", "1 client", _SPEED, _distinct(1, 6, 64, 64, {})),
-    Scenario("four", "4 clients", _SPEED, _distinct(4, 4, 64, 64, {})),
-    Scenario("sixteen", "16 clients", _SPEED, _distinct(16, 2, 64, 64, {})),
-    Scenario("sampled", "8 clients, sampled", _SPEED, _distinct(8, 2, 64, 64, SAMPLED)),
-    Scenario(
+    _speed("one", "1 client", Shape(1, 6, 64, 64)),
+    _speed("four", "4 clients", Shape(4, 4, 64, 64)),
+    _speed("sixteen", "16 clients", Shape(16, 2, 64, 64)),
+    _speed("sampled", "8 clients, sampled", Shape(8, 2, 64, 64), sampling=SAMPLED),
+    _speed(
         "shared",
         "8 clients, 16 requests, 800 shared words",
-        (TOKENS_PER_S, FIRST_TOKEN_P95),
-        _shared,
+        Shape(8, 2, 16, 32, n_shared=800),
+        FIRST_TOKEN_P95,
     ),
-    Scenario("long", "4 clients, 900-word prompts, 128 out", _SPEED, _distinct(4, 1, 900, 128, {})),
+    _speed("long", "4 clients, 900-word prompts, 128 out", Shape(4, 1, 900, 128)),
     Scenario("stall", "4 streams while 1,500-token prompts arrive", (WORST_GAP,), _stall),
 )

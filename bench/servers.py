@@ -3,11 +3,13 @@
 import contextlib
 import http.client
 import json
+import math
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,10 @@ HOST = "127.0.0.1"
 N_CTX = 2048
 N_SLOTS = 16
 START_TIMEOUT_S = 120.0
+RETRY_S = 0.01
+GREEDY: Mapping[str, float] = {"temperature": 0}
 CORRAL = "corral"
+EXAMPLE = "example"
 
 # Which are fastest depends on the processor: `--tune` measures these, `--best` takes the winner.
 BEST_FLAGS = "-fa off"
@@ -38,6 +43,8 @@ class Setup:
 
     cache: Cache
     model: Path
+    second: Path
+    """Another quant of the same model."""
     end_tokens: tuple[int, ...]
     n_threads: int
     folder: Path
@@ -61,24 +68,20 @@ def _write_config(setup: Setup, name: str, config: object) -> str:
     return str(path)
 
 
-def _corral(setup: Setup, port: int) -> list[str]:
-    engine = {"n_ctx": N_CTX, "n_slots": N_SLOTS, "n_threads": setup.n_threads}
-    config = {
-        "server": {"host": HOST, "port": port},
-        "models": {"bench": {"path": str(setup.model), "preload": True, "engine": engine}},
-    }
-    path = _write_config(setup, "corral.yaml", config)
-    return [sys.executable, "-m", "server", "serve", "--config", path]
+def corral(name: str, title: str, config: Callable[[Setup], dict[str, object]]) -> Spec:
+    """Corral with a configuration, to which the address is added."""
 
-
-def _llama_server(*flags: str) -> Callable[[Setup, int], list[str]]:
     def command(setup: Setup, port: int) -> list[str]:
-        size = ["-c", str(N_SLOTS * N_CTX), "-np", str(N_SLOTS), "-t", str(setup.n_threads)]
-        listen = ["--host", HOST, "--port", str(port)]
-        binary = str(setup.cache.binary("llama-server"))
-        return [binary, "-m", str(setup.model), *listen, *size, *flags]
+        whole = {"server": {"host": HOST, "port": port}, "hf_cache": "off"} | config(setup)
+        path = _write_config(setup, f"{name}.yaml", whole)
+        return [sys.executable, "-m", "server", "serve", "--config", path]
 
-    return command
+    return Spec(name, title, command, "/readyz", _ignore_eos)
+
+
+def _one_model(setup: Setup) -> dict[str, object]:
+    engine = {"n_ctx": N_CTX, "n_slots": N_SLOTS, "n_threads": setup.n_threads}
+    return {"models": {"bench": {"path": str(setup.model), "preload": True, "engine": engine}}}
 
 
 def _example(setup: Setup, port: int) -> list[str]:
@@ -106,17 +109,34 @@ def _forbid_end_tokens(setup: Setup) -> dict[str, object]:
 
 def llama_server(name: str, flags: str) -> Spec:
     """llama-server with more flags than the size of its context and its slots."""
+
+    def more(setup: Setup) -> list[str]:
+        return ["-m", str(setup.model), *flags.split()]
+
     title = f"llama-server {flags}" if flags else "llama-server, defaults"
-    return Spec(name, title, _llama_server(*flags.split()), "/health", _ignore_eos)
+    return llama_server_of(name, title, N_SLOTS, more)
+
+
+def llama_server_of(
+    name: str, title: str, n_slots: int, more: Callable[[Setup], list[str]]
+) -> Spec:
+    """llama-server with so many slots, and with flags that say what it serves."""
+
+    def command(setup: Setup, port: int) -> list[str]:
+        size = ["-c", str(n_slots * N_CTX), "-np", str(n_slots), "-t", str(setup.n_threads)]
+        listen = ["--host", HOST, "--port", str(port)]
+        return [str(setup.cache.binary("llama-server")), *listen, *size, *more(setup)]
+
+    return Spec(name, title, command, "/health", _ignore_eos)
 
 
 def all_specs(best_flags: str) -> tuple[Spec, ...]:
     """Corral and its peers."""
     return (
-        Spec(CORRAL, "Corral", _corral, "/readyz", _ignore_eos),
+        corral(CORRAL, "Corral", _one_model),
         llama_server("best", best_flags),
         llama_server("default", ""),
-        Spec("example", "llama-cpp-python's example", _example, "/healthz", _forbid_end_tokens),
+        Spec(EXAMPLE, "llama-cpp-python's example", _example, "/healthz", _forbid_end_tokens),
     )
 
 
@@ -141,28 +161,40 @@ class Server:
     address: Address
     process: "subprocess.Popen[bytes]"
     log: Path
+    started: float
+    """By time.perf_counter."""
     fields: dict[str, object] = field(default_factory=dict[str, object])
+    ready_s: float = math.nan
+    """Seconds from the start until it was ready; known after `wait_ready`."""
 
-    def request(self, prompt: str, n_tokens: int, **sampling: float) -> Request:
-        """A streamed completion of exactly n tokens; greedy unless `sampling` says otherwise."""
+    def request(
+        self,
+        prompt: str,
+        n_tokens: int,
+        sampling: Mapping[str, float] = GREEDY,
+        model: str = "bench",
+    ) -> Request:
+        """A streamed completion of exactly n tokens."""
         payload: dict[str, object] = {
-            "model": "bench",
+            "model": model,
             "prompt": prompt,
             "max_tokens": n_tokens,
-            "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        return Request(payload | self.fields | sampling, n_tokens)
+        return Request(payload | self.fields | dict(sampling), n_tokens)
 
     def cpu_seconds(self) -> float:
-        """Processor time that its processes have used so far."""
+        """Processor time that its processes have used so far, those that have ended included."""
         total = 0.0
         for process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
+                total += sum(process.cpu_times()[:4])
         return total
+
+    def workers(self) -> frozenset[int]:
+        """The ids of the processes that it has started and that live."""
+        return frozenset(process.pid for process in self._processes()[1:])
 
     def memory(self) -> Memory:
         """What its processes hold now.
@@ -199,7 +231,8 @@ class Server:
                 raise ServerError(f"{self.spec.title} ended while starting, see {self.log}")
             if time.monotonic() > deadline:
                 raise ServerError(f"{self.spec.title} not ready in time, see {self.log}")
-            time.sleep(0.05)
+            time.sleep(RETRY_S)
+        self.ready_s = time.perf_counter() - self.started
 
     def _is_ready(self) -> bool:
         connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=5)
@@ -231,18 +264,33 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(spec: Spec, setup: Setup) -> Generator[Server]:
-    """Start a server, wait until it is ready, and stop it on every exit."""
+def starting(spec: Spec, setup: Setup) -> Generator[Server]:
+    """Start a server without waiting for it, and stop it on every exit."""
     port = _free_port()
     log = setup.folder / f"{spec.name.replace(' ', '_')}.log"
+    # Corral's own cache of headers, so that the user's is not filled with what is served here.
+    environment = {**os.environ, "CORRAL_CACHE": str(setup.folder)}
+    command = spec.command(setup, port)
     with log.open("ab") as output:
-        command = spec.command(setup, port)
+        started = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command,
+            cwd=REPOSITORY,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         )
-    server = Server(spec, Address(HOST, port), process, log, spec.to_length(setup))
+    server = Server(spec, Address(HOST, port), process, log, started, spec.to_length(setup))
     try:
-        server.wait_ready()
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def running(spec: Spec, setup: Setup) -> Generator[Server]:
+    """Start a server, wait until it is ready, and stop it on every exit."""
+    with starting(spec, setup) as server:
+        server.wait_ready()
+        yield server
