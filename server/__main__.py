@@ -1,7 +1,7 @@
 """The CLI `corral`. What a command needs is imported when it runs."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -60,12 +60,17 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the models of the configuration."""
-    from server.commands import serve as command
+    from server.pool.process import COMMAND
+    from server.pool.spare import Spare
 
     given: dict[str, object] = {"host": host, "port": port, "log_level": log_level}
     overrides = {key: value for key, value in given.items() if value is not None}
-    with _told():
-        if not command.run(lambda: _load(config, overrides)):
+    with _told(), closing(Spare(COMMAND)) as spare:
+        # It imports what it needs while we do.
+        spare.prepare()
+        from server.commands import serve as command
+
+        if not command.run(lambda: _load(config, overrides), spare):
             raise typer.Exit(EXIT_FAILED)
 
 

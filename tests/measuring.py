@@ -8,6 +8,8 @@ import psutil
 from server.config import EngineConfig, ModelConfig
 from server.ipc import GenerateRequest
 from server.pool.machine import Taken, taken, watch
+from server.pool.process import COMMAND
+from server.pool.spare import Spare
 from server.pool.suspects import Suspects
 from server.pool.worker import Worker
 from server.sampling import SamplingParams
@@ -21,7 +23,7 @@ def taken_by_a_worker(path: Path, config: EngineConfig, n_prompt: int) -> Taken:
 async def _measure(path: Path, config: EngineConfig, n_prompt: int) -> Taken:
     before = set(psutil.Process().children())
     worker = Worker("measured", ModelConfig(path=path, engine=config), Suspects(), "warning")
-    await worker.start()
+    await worker.start(Spare(COMMAND))
     try:
         (process,) = set(psutil.Process().children()) - before
         watch(process.pid)

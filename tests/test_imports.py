@@ -40,7 +40,7 @@ OURS = {
     "api": LEAVES | {"api", "chat", "pool", "ipc"},
     "app": LEAVES | {"api", "chat", "pool", "ipc"},
     "commands": LEAVES | {"app", "chat", "commands", "pool"},
-    "__main__": LEAVES | {"example", "commands"},
+    "__main__": LEAVES | {"example", "commands", "pool"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
 

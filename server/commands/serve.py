@@ -17,6 +17,7 @@ from server.commands.running import called
 from server.config import Config, ConfigError
 from server.pool.catalog import read_catalog
 from server.pool.pool import ModelPool
+from server.pool.spare import Spare
 
 log = logging.getLogger("corral")
 
@@ -30,11 +31,11 @@ STOP_S = 5
 """Seconds that running requests have to end when the server is told to stop."""
 
 
-def run(read: Callable[[], Config]) -> bool:
+def run(read: Callable[[], Config], spare: Spare) -> bool:
     """Serve until a signal says to stop; whether it came to that.
 
-    `read` reads the configuration, now and when it is to be read again. Raises CommandError or
-    ConfigError where it cannot begin.
+    `read` reads the configuration, now and when it is to be read again; `spare` gives processes.
+    Raises CommandError or ConfigError where it cannot begin.
     """
     config = read()
     _log_to_stderr(config.server.log_level)
@@ -44,7 +45,7 @@ def run(read: Callable[[], Config]) -> bool:
             "no models are configured and none were found; `corral config` prints an example"
         )
     with _listen(config.server.host, config.server.port) as listener:
-        pool = ModelPool(config, catalog=catalog)
+        pool = ModelPool(config, spare, catalog)
         app = create_app(config, pool, read)
         server = _Server(app, pool, lambda: _announce(config, list(catalog.entries), listener))
         try:

@@ -57,7 +57,10 @@ def main() -> None:
     # Who stops a service often tells all its processes; running requests are the server's to end.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pipe = Connection(int(sys.argv[-1]))
-    load = pipe.recv()
+    try:
+        load = pipe.recv()
+    except (EOFError, OSError):
+        return  # the server has gone, and never needed us
     assert isinstance(load, Load)
     logging.basicConfig(
         level=load.log_level.upper(),

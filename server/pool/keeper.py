@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from server.config import ModelConfig
 from server.errors import CorralError
+from server.pool.spare import Spare
 from server.pool.suspects import Suspects
 from server.pool.worker import CrashedInWarmUp, Worker
 
@@ -28,7 +29,7 @@ class Keeper:
         model: str,
         config: ModelConfig,
         suspects: Suspects,
-        command: tuple[str, ...],
+        spare: Spare,
         log_level: str,
         on_change: Callable[[], None],
     ):
@@ -45,7 +46,7 @@ class Keeper:
         self._model = model
         self._config = config
         self._suspects = suspects
-        self._command = command
+        self._spare = spare
         self._log_level = log_level
         self._on_change = on_change
         self._running = asyncio.create_task(self._run())
@@ -114,7 +115,7 @@ class Keeper:
         began = time.monotonic()
         worker = Worker(self._model, self._config, self._suspects, self._log_level, self._on_change)
         self.worker = worker
-        await worker.start(self._command)
+        await worker.start(self._spare)
         self.ready_at = time.monotonic()
         self.load_s = self.ready_at - began
         return worker

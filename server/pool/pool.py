@@ -14,9 +14,11 @@ from server.pool.catalog import Catalog, read_catalog
 from server.pool.claims import Claims
 from server.pool.events import Events, Reloaded
 from server.pool.footprints import Footprints
+from server.pool.process import COMMAND
 from server.pool.resident import Resident
 from server.pool.residents import Residents
-from server.pool.worker import COMMAND, Worker
+from server.pool.spare import Spare
+from server.pool.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +46,20 @@ class ModelPool:
     def __init__(
         self,
         config: Config,
-        command: tuple[str, ...] = COMMAND,
+        spare: Spare | None = None,
         catalog: Catalog | None = None,
         footprints: Footprints | None = None,
     ):
-        """Without a `catalog` it is read, by `config`. Raises ConfigError as that does."""
+        """`spare` gives it processes; the pool closes it.
+
+        Without a `catalog` it is read, by `config`. Raises ConfigError as that does.
+        """
         self.events = Events()
         self._catalog = read_catalog(config) if catalog is None else catalog
         footprints = footprints or Footprints(cache_folder() / "footprints.json")
         self._claims = Claims(footprints)
-        self._residents = Residents(config, self._catalog, self._claims, self.events, command)
+        spare = spare or Spare(COMMAND)
+        self._residents = Residents(config, self._catalog, self._claims, self.events, spare)
         self._stopping = False
 
     @property

@@ -4,7 +4,11 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from multiprocessing.connection import Connection
+
+COMMAND = (sys.executable, "-m", "server.engine.main")
+"""What starts a worker."""
 
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
 """Signals that a process brings upon itself; others were sent by somebody."""

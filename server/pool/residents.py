@@ -16,9 +16,13 @@ from server.pool.eviction import Evict, Held, TooLarge, Verdict, Wait, Waiting, 
 from server.pool.keeper import Keeper
 from server.pool.memory import Memory, resident_bytes
 from server.pool.resident import Resident
+from server.pool.spare import Spare
 from server.threads import cores, share
 
 log = logging.getLogger(__name__)
+
+SPARE_S = 0.05
+"""Seconds after which the process for the next load is begun."""
 
 MADE_ROOM = "to make room for {}"
 
@@ -34,14 +38,14 @@ class Residents:
         catalog: Catalog,
         claims: Claims,
         events: Events,
-        command: tuple[str, ...],
+        spare: Spare,
     ):
         self.config = config
         self.memory = Memory(config.pool)
         self.preloading = {id for id, model in catalog.models.items() if model.preload}
         self._claims = claims
         self._events = events
-        self._command = command
+        self._spare = spare
         self._all = {id: _resident(entry) for id, entry in catalog.entries.items()}
         self._present: dict[str, Resident] = {}
         """Those that are in memory or wanted there: few of many."""
@@ -76,6 +80,7 @@ class Residents:
         for each in self._present.values():
             _stop_timer(each)
             each.changed.set()
+        self._spare.close()
         keepers = [each.keeper for each in self._present.values() if each.keeper is not None]
         await asyncio.gather(*(keeper.close() for keeper in keepers))
 
@@ -219,11 +224,18 @@ class Residents:
             resident.entry.id,
             config,
             resident.suspects,
-            self._command,
+            self._spare,
             self.config.server.log_level,
             lambda: self.changed(resident),
         )
         self.changed(resident)
+        if len(self._all) > 1:
+            # Once this one has taken its process, and beside the load.
+            asyncio.get_running_loop().call_later(SPARE_S, self._prepare)
+
+    def _prepare(self) -> None:
+        if not self._stopping:
+            self._spare.prepare()
 
     def _refuse(self, resident: Resident, need: Need, total: Need, verdict: Verdict) -> None:
         resident.error = Unavailable(_no_room(resident.entry.id, need, total, verdict))

@@ -5,7 +5,6 @@ import logging
 import os
 import pickle
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import TypeVar, assert_never
 
@@ -33,15 +32,13 @@ from server.ipc import (
     UseThreads,
 )
 from server.pool.generation import Generation
-from server.pool.process import crashed_itself, ended_how, start_process
+from server.pool.process import crashed_itself, ended_how
+from server.pool.spare import Spare
 from server.pool.suspects import Suspects
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Reply)
-
-COMMAND = (sys.executable, "-m", "server.engine.main")
-"""What starts a worker."""
 
 SHUTDOWN_S = 5.0
 """Seconds that a worker has to end by itself."""
@@ -103,13 +100,13 @@ class Worker:
         """Of the process, once there is one."""
         return None if self._process is None else self._process.pid
 
-    async def start(self, command: tuple[str, ...] = COMMAND) -> None:
-        """Start the process and load the model.
+    async def start(self, spare: Spare) -> None:
+        """Take a process from `spare` and load the model.
 
         Raises ModelLoadError with llama.cpp's reason, or CrashedInWarmUp.
         """
         try:
-            self._process, self._pipe = start_process(command)
+            self._process, self._pipe = spare.take()
         except OSError as error:
             raise ModelLoadError(
                 f"model {self.model}: no worker can be started: {error}"

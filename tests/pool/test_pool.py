@@ -38,6 +38,7 @@ from server.ipc import (
 from server.pool.generation import Generation
 from server.pool.keeper import BACK_OFF_S
 from server.pool.pool import ModelPool
+from server.pool.spare import Spare
 from server.pool.suspects import Suspects
 from server.pool.worker import CrashedInWarmUp, Worker
 from server.sampling import SamplingParams
@@ -101,7 +102,7 @@ def open_pool(starts: Starts, tmp_path: Path) -> OpenPool:
     ) -> AsyncGenerator[ModelPool]:
         model = ModelConfig(path=tmp_path / "m.gguf", preload=preload, engine=engine)
         config = Config(server=ServerConfig(**server), models={"m": model})
-        async with running(ModelPool(config, starts.command(modes))) as pool:
+        async with running(ModelPool(config, Spare(starts.command(modes)))) as pool:
             yield pool
 
     return opened
@@ -324,7 +325,7 @@ async def test_a_worker_that_cannot_be_started(tmp_path: Path, no_cool_down: Non
     del no_cool_down
     n_open = psutil.Process().num_fds()
     config = Config(models={"m": ModelConfig(path=tmp_path / "m.gguf")})
-    async with running(ModelPool(config, (str(tmp_path / "no such program"),))) as pool:
+    async with running(ModelPool(config, Spare((str(tmp_path / "no such program"),)))) as pool:
         for _ in range(3):
             with pytest.raises(ModelLoadError, match=r"no worker can be started: .*No such file"):
                 await worker_of(pool)
@@ -382,7 +383,7 @@ async def test_a_miscompiled_worker_serves_the_real_model(
 ) -> None:
     config = Config(models={"m": ModelConfig(path=model_path, engine=SMALL)})
     command = (sys.executable, "-m", "tests.pool.crashing_worker")
-    async with running(ModelPool(config, command)) as pool:
+    async with running(ModelPool(config, Spare(command))) as pool:
         worker = await worker_of(pool)
         assert "AMX" in caplog.text and "-fno-tree-dse" in caplog.text
         greedy = SamplingParams(temperature=0)
@@ -522,7 +523,7 @@ async def test_unloading_accuses_nobody(starts: Starts) -> None:
     async with asyncio.timeout(LIMIT_S):
         for _ in range(3):
             worker = Worker("m", config, suspects, "info")
-            await worker.start(starts.command("serve"))
+            await worker.start(Spare(starts.command("serve")))
             generation = worker.submit(request("hang"))
             assert await first_delta(generation) == "Well"
             await worker.close()

@@ -19,6 +19,7 @@ from server.pool.events import Listener, Reloaded, StateChanged
 from server.pool.footprints import Footprint, Footprints
 from server.pool.generation import Generation
 from server.pool.pool import Lease, ModelPool
+from server.pool.spare import Spare
 from tests.gguf_files import write_gguf
 from tests.pool.test_pool import Starts, first_delta, request, running, text
 
@@ -83,7 +84,7 @@ class Machine:
     @asynccontextmanager
     async def open(self, config: Config, modes: str = "serve") -> AsyncGenerator[ModelPool]:
         footprints = Footprints(self.footprints)
-        pool = ModelPool(config, self.starts.command(modes), footprints=footprints)
+        pool = ModelPool(config, Spare(self.starts.command(modes)), footprints=footprints)
         async with running(pool):
             await pool.start()
             yield pool

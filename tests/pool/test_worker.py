@@ -7,6 +7,8 @@ import pytest
 
 from server.config import EngineConfig, ModelConfig
 from server.ipc import Embed, Embedded
+from server.pool.process import COMMAND
+from server.pool.spare import Spare
 from server.pool.suspects import Suspects
 from server.pool.worker import Worker
 from tests import bert
@@ -22,7 +24,7 @@ def test_messages_larger_than_the_sockets_buffer(tmp_path: Path) -> None:
 
     async def ask() -> Embedded:
         worker = Worker("tiny", config, Suspects(), "warning")
-        await worker.start()
+        await worker.start(Spare(COMMAND))
         try:
             async with asyncio.timeout(60):
                 return await worker.ask(Embed(texts), Embedded)
