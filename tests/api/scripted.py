@@ -138,6 +138,7 @@ class ScriptedPool(ModelPool):
         self.error: CorralError | None = None
         self.is_ready = True
         self.loading: asyncio.Event | None = None
+        self.load_progress: float | None = None
         self.log: list[str] = []
         self.n_leases = 0
         self.keep_alive_s: float | None = None
@@ -161,7 +162,11 @@ class ScriptedPool(ModelPool):
         self.n_leases -= 1
 
     def usable(self, model: str) -> bool:
-        return self.loading is None and self.resolve(model) == model
+        id = self.resolve(model)
+        return id in self.models and (self.loading is None or self.loading.is_set())
+
+    def progress(self, model: str) -> float | None:
+        return self.load_progress if model in self.models else None
 
     def ready(self) -> bool:
         return self.is_ready
