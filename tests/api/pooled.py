@@ -34,6 +34,10 @@ class Pooled:
     gate: Path
     config: Config | ConfigError
 
+    def config_with(self, models: Mapping[str, ModelConfig]) -> Config:
+        """As it is now, with these models instead."""
+        return self.pool.config.model_copy(update={"models": dict(models)})
+
     async def complete(self, model: str, prompt: str = "words", **body: object) -> httpx.Response:
         fields = {"model": model, "prompt": prompt, **body}
         return await self.client.post("/v1/completions", json=fields)

@@ -141,6 +141,7 @@ class ScriptedPool(ModelPool):
         self.load_progress: float | None = None
         self.log: list[str] = []
         self.n_leases = 0
+        self.most_leases = 0
         self.keep_alive_s: float | None = None
         self.wait_s: float | None = None
 
@@ -155,6 +156,7 @@ class ScriptedPool(ModelPool):
         if self.loading is not None:
             await self.loading.wait()
         self.n_leases += 1
+        self.most_leases = max(self.most_leases, self.n_leases)
         self.keep_alive_s = keep_alive_s
         return Lease(self.scripted, self._given_back)
 

@@ -111,20 +111,24 @@ def test_anything_is_a_length_of_time_or_refused(value: object) -> None:
         assert math.isfinite(seconds)
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
+SAY: dict[str, dict[str, object]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/completions": {"prompt": "Hi"},
+    "/v1/responses": {"input": "Hi"},
+}
+
+
+@pytest.mark.parametrize("path", SAY)
 async def test_it_is_a_field_of_requests(path: str) -> None:
-    say: dict[str, object] = {
-        "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
-        "/v1/completions": {"prompt": "Hi"},
-        "/v1/responses": {"input": "Hi"},
-    }[path]
+    say = SAY[path]
+    given: list[tuple[dict[str, object], float | None]] = [
+        ({}, None),
+        ({"keep_alive": "1m"}, 60),
+        ({"ttl": 0}, 0),
+        ({"keep_alive": -1}, -1),
+    ]
     async with house() as h:
-        for fields, seconds in (
-            ({}, None),
-            ({"keep_alive": "1m"}, 60),
-            ({"ttl": 0}, 0),
-            ({"keep_alive": -1}, -1),
-        ):
+        for fields, seconds in given:
             response = await h.post(path, **say, **fields)
             assert response.status_code == 200, response.text
             assert "x-corral-ignored" not in response.headers

@@ -172,6 +172,8 @@ async def test_a_client_that_leaves_is_no_longer_waited_for(tmp_path: Path) -> N
         await until(p.pool, M, "ready")
         assert p.pool.loads() == {M: (0, 0)}
         assert len(line.sent) == n_sent
+    # Not a word of an error either.
+    assert not without_comments(line.received).strip()
 
 
 async def test_a_whole_answer_waits_for_load_wait_s(tmp_path: Path) -> None:
