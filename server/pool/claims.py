@@ -20,6 +20,8 @@ class Claim:
     need: Need
     spare: int
     """Of `need`, bytes that it only takes as it serves."""
+    estimated: int
+    """Bytes of RAM that its load was to take, before what was measured corrected that."""
     key: str
     """Of its footprint."""
 
@@ -41,7 +43,7 @@ class Claims:
         """How the model is loaded into what is free, of which it leaves a part."""
         key = self._key(entry)
         if entry.header is None:
-            return Claim(entry.config, Need(0), 0, key)
+            return Claim(entry.config, Need(0), 0, 0, key)
         engine = entry.config.engine
         more = self._more(key)
         placed = placement.choose(entry.header, engine, free.less(Need(more)))
@@ -52,17 +54,17 @@ class Claims:
         layers = {"n_gpu_layers": placed.n_gpu_layers} if free.gpus else {}
         decided = engine.model_copy(update={**layout, **layers, "prefix_cache": spare})
         config = entry.config.model_copy(update={"engine": decided})
-        return Claim(config, need.plus(Need(spare)), spare, key)
+        return Claim(config, need.plus(Need(spare)), spare, placed.need.ram, key)
 
     def learn(self, entry: Entry, claim: Claim, ram: int, load_s: float) -> None:
         """The model has taken `ram` bytes in its load."""
         if entry.header is None:
             return
-        estimated = claim.need.ram - claim.spare - self._more(claim.key)
-        taken = f"{ram / 2**20:,.0f} MiB, estimated {estimated / 2**20:,.0f}"
+        taken = f"{ram / 2**20:,.0f} MiB, estimated {claim.estimated / 2**20:,.0f}"
         log.info("%s: loaded in %.1f s, takes %s", entry.id, load_s, taken)
         size = entry.header.size_bytes
-        self._footprints.note(claim.key, Footprint(more=ram - estimated, load_s=load_s, size=size))
+        more = ram - claim.estimated
+        self._footprints.note(claim.key, Footprint(more=more, load_s=load_s, size=size))
 
     def load_s(self, entry: Entry) -> float:
         """Seconds that its load will take, by what was measured."""

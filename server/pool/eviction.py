@@ -26,6 +26,8 @@ class Held(NamedTuple):
     """It is being unloaded already."""
     draining: bool = False
     """It takes no new requests, so that it can be unloaded soon."""
+    ready_since: float = 0.0
+    """When it began to serve, by the clock of `last_used`; infinite if it is still loading."""
 
 
 class Waiting(NamedTuple):
@@ -104,6 +106,8 @@ class Steps(NamedTuple):
     unload: tuple[str, ...] = ()
     drain: tuple[str, ...] = ()
     """All that are to take no new requests now; those not named take them again."""
+    room_for: str | None = None
+    """Who waits for those to go."""
     refuse: tuple[tuple[str, Verdict], ...] = ()
     look_again: float | None = None
     """When more is to be done even if nothing happens."""
@@ -119,7 +123,8 @@ def next_steps(
     """Who is loaded, unloaded, drained or refused, of the models that wait and that hold memory.
 
     Who waits longest comes first. It evicts idle models at once, busy ones are drained when it has
-    waited for `swap_after_s`; until then a later one may pass it, if that needs nobody's room.
+    waited for `swap_after_s`, and they have served as long; until then a later one may pass it, if
+    that needs nobody's room.
     """
     load: list[str] = []
     refuse: list[tuple[str, Verdict]] = []
@@ -137,11 +142,22 @@ def next_steps(
                 refuse.append((each.id, verdict))
             case _ if due is not None:
                 pass  # somebody waits for room before it
-            case Wait() if now < each.since + swap_after_s:
-                due = each.since + swap_after_s
+            case Wait(ids=ids) if now < (at := _due(each, ids, held) + swap_after_s):
+                due = at
             case Evict(ids=ids) | Wait(ids=ids):
                 going = {each.id: each for each in held if each.id in ids}
-                unload = tuple(id for id in ids if not going[id].busy and not going[id].leaving)
-                drain = tuple(id for id in ids if going[id].busy and not going[id].leaving)
-                return Steps(tuple(load), unload, drain, tuple(refuse))
+                ids = tuple(id for id in ids if not going[id].leaving and id not in load)
+                unload = tuple(id for id in ids if not going[id].busy)
+                drain = tuple(id for id in ids if going[id].busy)
+                return Steps(tuple(load), unload, drain, each.id, tuple(refuse))
     return Steps(tuple(load), refuse=tuple(refuse), look_again=due)
+
+
+def _due(waiting: Waiting, ids: Sequence[str], held: Sequence[Held]) -> float:
+    """From when on its patience counts: those of `ids` that were still loading serve first.
+
+    Only for the time that a load takes, so that others that come and go cannot put it off.
+    """
+    busy = (each for each in held if each.id in ids and each.busy)
+    begun = (min(each.ready_since, waiting.since + each.load_s) for each in busy)
+    return max([waiting.since, *begun])

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -36,6 +37,8 @@ class Keeper:
         """Why the load failed; then nothing more happens."""
         self.load_s = 0.0
         """How long the last load took; 0 before the first."""
+        self.ready_at = math.inf
+        """When the last load ended, by the monotonic clock; infinite before the first."""
         self.closing: asyncio.Task[None] | None = None
         self.gone = False
         """It has been closed, and its memory is free."""
@@ -112,5 +115,6 @@ class Keeper:
         worker = Worker(self._model, self._config, self._suspects, self._log_level, self._on_change)
         self.worker = worker
         await worker.start(self._command)
-        self.load_s = time.monotonic() - began
+        self.ready_at = time.monotonic()
+        self.load_s = self.ready_at - began
         return worker

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 from server.config import PoolConfig
-from server.errors import CorralError
+from server.errors import CorralError, ModelLoadError
 from server.placement import Need
 from server.pool.catalog import Entry
 from server.pool.claims import Claim
@@ -73,8 +73,10 @@ class Resident:
 
     @property
     def busy(self) -> bool:
-        """It has requests, or is being loaded for some."""
-        if self.n_users or (self.n_waiters and self.state == "loading"):
+        """It has requests, or some that are about to come: they wait for its load, or have just
+        been told of its end.
+        """
+        if self.n_users or (self.n_waiters and (self.usable or self.state == "loading")):
             return True
         worker = None if self.keeper is None else self.keeper.serving
         return worker is not None and worker.busy
@@ -87,8 +89,9 @@ class Resident:
 
     @property
     def cooling(self) -> bool:
-        """It could not be loaded, not long ago."""
-        return self.error is not None and time.monotonic() - self.failed_at < COOL_DOWN_S
+        """It could not be loaded, not long ago. Where only room was missing, there may be now."""
+        failed = isinstance(self.error, ModelLoadError)
+        return failed and time.monotonic() - self.failed_at < COOL_DOWN_S
 
     @property
     def pid(self) -> int | None:
@@ -108,6 +111,7 @@ class Resident:
             load_s=load_s,
             leaving=self.keeper.closing is not None,
             draining=self.draining,
+            ready_since=self.keeper.ready_at,
         )
 
     def idle_after(self, config: PoolConfig) -> float | None:
@@ -127,8 +131,9 @@ class Resident:
         self.next = None
         if not self.entry.same_as(entry):
             self.error = None
+        if self.entry.config.pinned != entry.config.pinned:
+            self.pinned = entry.config.pinned
         self.entry = entry
-        self.pinned = entry.config.pinned
 
     def emptied(self) -> None:
         """Its memory is free."""

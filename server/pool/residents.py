@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from server.config import Config
@@ -112,6 +112,8 @@ class Residents:
         if resident.keeper is not None:
             self._look_at(resident, resident.keeper)
         id = resident.entry.id
+        if self._all.get(id) is not resident:
+            return  # it was removed, and another may be called so by now
         if resident.keeper is not None or resident.wanted_since is not None:
             self._present[id] = resident
         else:
@@ -189,22 +191,22 @@ class Residents:
         for id, verdict in steps.refuse:
             need = next(each.need for each in waiting if each.id == id)
             self._refuse(self._all[id], need, total, verdict)
-        for id in steps.load:
-            self._load(self._all[id], total)
+        for n, id in enumerate(steps.load):
+            others = [each.need for each in waiting if each.id in steps.load[n + 1 :]]
+            self._load(self._all[id], total, others)
         self._drain(frozenset(steps.drain))
-        if steps.unload:
-            first = min(waiting, key=lambda each: each.since)
-            for id in steps.unload:
-                self.unload(self._all[id], MADE_ROOM.format(first.id))
+        for id in steps.unload:
+            self.unload(self._all[id], MADE_ROOM.format(steps.room_for))
         if steps.look_again is not None:
             # Both clocks are the monotonic one, of a loop that may have one of its own.
             loop = asyncio.get_running_loop()
             self._advance_at(loop.time() + steps.look_again - now)
 
-    def _load(self, resident: Resident, total: Need) -> None:
+    def _load(self, resident: Resident, total: Need, others: Sequence[Need]) -> None:
+        """Into what is free, but for what `others` need that are loaded after it."""
         free = total
-        for each in self.held():
-            free = free.less(each.need)
+        for need in (*(each.need for each in self.held()), *others):
+            free = free.less(need)
         claim = self._claims.grant(resident.entry, free)
         resident.claim = claim
         resident.wanted_since = None

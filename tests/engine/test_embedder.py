@@ -299,3 +299,24 @@ def test_nothing_to_do_makes_no_context() -> None:
     bench = Bench()
     bench.embedder.step(busy=False)
     assert bench.embedder.idle and not bench.contexts
+
+
+def test_threads_hold_for_contexts_that_are_made_later() -> None:
+    bench = Bench()
+    bench.embedder.use_threads(3)
+    assert bench.contexts == []
+    bench.embed(1, text(5))
+    bench.run()
+    assert bench.context.n_threads == 3
+    bench.embedder.use_threads(2)
+    assert bench.context.n_threads == 2
+    bench.embed(2, text(200))
+    bench.run()
+    assert [context.n_threads for context in bench.contexts[1:]] == [2] * (len(bench.contexts) - 1)
+
+
+def test_threads_are_left_alone_until_told() -> None:
+    bench = Bench()
+    bench.embed(1, text(5))
+    bench.run()
+    assert bench.context.n_threads is None

@@ -473,6 +473,12 @@ def test_sizes_only_allocates_nothing(log: Log) -> None:
     assert params.load_mode == NONE
 
 
+def test_the_number_of_threads_changes(context: Context) -> None:
+    context.use_threads(2)
+    assert backend.C.llama_n_threads(context.pointer) == 2
+    assert backend.C.llama_n_threads_batch(context.pointer) == 2
+
+
 CONTEXT_SETTINGS: list[tuple[dict[str, Any], str, object]] = [
     ({"n_slots": 7}, "n_seq_max", 7),
     ({"n_batch": 100}, "n_batch", 100),

@@ -16,6 +16,7 @@ from server.engine.batch import Batch
 from server.engine.embedder import Embedder
 from server.engine.job import Job, Limits
 from server.engine.llama import EmbeddingContext, Log, Model, Vectors, backend
+from server.engine.llama.backend import C
 from server.engine.vocabulary import Vocabulary
 from server.errors import EngineError
 from server.ipc import Answer, Embed, Embedded, Event
@@ -229,3 +230,10 @@ def test_a_forward_that_fails(demo: Model) -> None:
         with pytest.raises(EngineError, match="llama_decode returned -1 for 1 tokens"):
             context.forward(batch)
         assert len(rows(context, [1, 2, 3])[0]) == 3
+
+
+def test_the_number_of_threads_changes(demo: Model) -> None:
+    with EmbeddingContext(demo, CONFIG, 100) as context:
+        context.use_threads(2)
+        assert C.llama_n_threads(context.pointer) == 2
+        assert C.llama_n_threads_batch(context.pointer) == 2

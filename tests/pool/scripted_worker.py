@@ -5,6 +5,7 @@ file that gets a line for each start. What a request does is its prompt:
 
     words           `Hello`, ` world`, stop
     pid             the number of this process
+    threads         how many it computes with
     commands        what has been received, by type
     hang            one delta, then nothing until it is cancelled
     refuse          Failed
@@ -110,7 +111,9 @@ def leave(pipe: Connection, mode: str) -> None:
         sys.exit(4)
 
 
-def answer(id: int, request: GenerateRequest, start: int, seen: list[str]) -> Iterator[Event]:
+def answer(
+    id: int, request: GenerateRequest, start: int, seen: list[str], n_threads: int | None
+) -> Iterator[Event]:
     """The events of a request; none at the end: it hangs."""
     assert isinstance(request.prompt, Text)
     words = request.prompt.text.split()
@@ -121,6 +124,8 @@ def answer(id: int, request: GenerateRequest, start: int, seen: list[str]) -> It
     match words:
         case ["pid"]:
             yield Delta(id, str(os.getpid()), 1)
+        case ["threads"]:
+            yield Delta(id, str(n_threads), 1)
         case ["commands"]:
             yield Delta(id, " ".join(seen), 1)
         case ["hang"]:
@@ -149,7 +154,7 @@ def look_up(id: int, question: Question, seen: list[str]) -> tuple[Event, ...]:
             return (Failed(id, InvalidRequest("no", "tokens")),)
 
 
-def serve(pipe: Connection, mode: str, start: int) -> None:
+def serve(pipe: Connection, mode: str, start: int, n_threads: int | None) -> None:
     """Answer commands until told to stop."""
     seen: list[str] = []
     hanging: set[int] = set()
@@ -160,7 +165,7 @@ def serve(pipe: Connection, mode: str, start: int) -> None:
         match command:
             case Submit(id=id, request=request):
                 hanging.add(id)
-                for event in answer(id, request, start, seen):
+                for event in answer(id, request, start, seen, n_threads):
                     if isinstance(event, Finished | Failed):
                         hanging.discard(id)
                     pipe.send(Step((event,), len(hanging), 0))
@@ -174,7 +179,7 @@ def serve(pipe: Connection, mode: str, start: int) -> None:
                 signal.pause()
             case Shutdown():
                 return
-            case UseThreads():
+            case UseThreads(n_threads):
                 pass
 
 
@@ -190,7 +195,7 @@ def main() -> None:
     mode = modes[min(start, len(modes)) - 1]
     load(pipe, command, mode)
     leave(pipe, mode)
-    serve(pipe, mode, start)
+    serve(pipe, mode, start, command.engine.n_threads)
 
 
 if __name__ == "__main__":
