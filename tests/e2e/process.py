@@ -88,11 +88,12 @@ class Log:
 class Corral:
     """One running `corral serve`."""
 
-    def __init__(self, config: Path, env: Mapping[str, str]):
+    def __init__(self, config: Path, env: Mapping[str, str] | None = None):
         self.process = subprocess.Popen(
             (sys.executable, "-m", "server", "serve", "--config", str(config), "--port", "0"),
             cwd=ROOT,
-            env={k: v for k, v in os.environ.items() if k == CACHE or k[:7] != "CORRAL_"} | env,
+            env={k: v for k, v in os.environ.items() if k == CACHE or k[:7] != "CORRAL_"}
+            | dict(env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -178,7 +179,7 @@ def serving(
     config: Path, how: signal.Signals = signal.SIGTERM, env: Mapping[str, str] | None = None
 ) -> Generator[Corral]:
     """A server for the length of a `with`, stopped by `how` and then looked over."""
-    corral = Corral(config, env or {})
+    corral = Corral(config, env)
     try:
         yield corral
     except BaseException:
