@@ -16,14 +16,15 @@ from tests.pool.scripted_worker import INFO, serve
 def main() -> None:
     """Serve the pipe whose number is the last argument."""
     pipe = Connection(int(sys.argv[2]))
-    assert isinstance(pipe.recv(), Load)
+    command = pipe.recv()
+    assert isinstance(command, Load)
     pipe.send(Loading(0.42))
     fault = Path(sys.argv[1]).read_text()
     if fault:
         pipe.send(LoadFailed(ModelLoadError(fault)))
         return
     pipe.send(Ready(INFO))
-    serve(pipe, "serve", 1)
+    serve(pipe, "serve", 1, command.engine.n_threads)
 
 
 if __name__ == "__main__":

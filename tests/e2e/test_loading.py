@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +83,7 @@ class Told(NamedTuple):
 
 
 @contextmanager
-def loading(config: Path) -> Iterator[Told]:
+def loading(config: Path) -> Generator[Told]:
     """A server whose only model does not get on with its load."""
     with serving(config) as corral:
         found = list[psutil.Process]()
@@ -133,7 +133,7 @@ def until_told(told: Told) -> None:
     """Wait until a stream that came after all others has been told of the load."""
     body = {"model": MODEL, "prompt": "Once", "max_tokens": 1, "stream": True}
     with (
-        httpx.Client(base_url=told.sdk.base_url, timeout=ANSWER_S) as http,
+        httpx.Client(base_url=str(told.sdk.base_url), timeout=ANSWER_S) as http,
         http.stream("POST", "completions", json=body) as response,
     ):
         assert response.status_code == 200
@@ -161,10 +161,12 @@ def test_the_sdk_raises_what_comes_of_such_a_stream(config: Path) -> None:
 
 
 def test_it_can_be_stopped_while_a_stream_waits(config: Path) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        with loading(config) as told:
-            saying = pool.submit(completed, told)
-            until_told(told)
+    with loading(config) as told, ThreadPoolExecutor(1) as pool:
+        saying = pool.submit(completed, told)
+        until_told(told)
+        server = told.worker.parent()
+        assert server is not None
+        server.terminate()
         with pytest.raises(openai.APIError, match="stopping") as caught:
             saying.result(ANSWER_S)
         assert caught.value.code == "unavailable"
