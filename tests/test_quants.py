@@ -6,7 +6,7 @@ from server.filenames import family_of, quant_in
 from server.quants import ALIASES, NAMES, UNQUANTIZED, USE_CASES, bits_of
 
 
-@pytest.mark.parametrize("quant", [*NAMES, *ALIASES, *UNQUANTIZED])
+@pytest.mark.parametrize("quant", [*NAMES, *ALIASES, *sorted(UNQUANTIZED)])
 def test_each_is_found_in_names_of_files(quant: str) -> None:
     for stem in (f"model.{quant}", f"model-{quant.lower()}"):
         assert (family_of(stem), quant_in(stem)) == ("model", quant)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
@@ -33,6 +33,8 @@ class Services:
     """Of responses: those in the background, and the store of all."""
     reread: Callable[[], Config] | None = None
     """Reads the configuration again. None: it comes from no file."""
+    _reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from the reading on, so that none undoes a later one."""
 
     @property
     def config(self) -> Config:
@@ -42,8 +44,14 @@ class Services:
     async def reload(self) -> Reloaded:
         """Read the configuration again and apply it. Raises ConfigError; then the old one stays."""
         if self.reread is None:
+            return await self.rescan()
+        async with self._reloading:
+            return await self.pool.reload(await asyncio.to_thread(self.reread))
+
+    async def rescan(self) -> Reloaded:
+        """Look again which models there are. Raises ConfigError; then nothing has changed."""
+        async with self._reloading:
             return await self.pool.reload(self.config)
-        return await self.pool.reload(await asyncio.to_thread(self.reread))
 
     async def worker(
         self, request: Request, model: str, keep_alive_s: float | None = None

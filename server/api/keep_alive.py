@@ -29,15 +29,24 @@ def read_keep_alive(extras: Mapping[str, object]) -> float | None:
 
 def _seconds(value: object) -> float | None:
     """None where it says no length of time."""
-    if isinstance(value, str):
-        text = value.strip()
-        if DURATION.fullmatch(text):
-            seconds = sum(float(n) * SECONDS[unit] for n, unit in re.findall(PART, text))
-            return -seconds if text.startswith("-") else seconds
-        try:
-            value = float(text)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    try:
+        match value:
+            case bool():
+                return None
+            case int() | float():
+                seconds = float(value)
+            case str():
+                seconds = _read(value.strip())
+            case _:
+                return None
+    except (ValueError, OverflowError):
         return None
-    return float(value)
+    return seconds if math.isfinite(seconds) else None
+
+
+def _read(text: str) -> float:
+    """Raises ValueError."""
+    if not DURATION.fullmatch(text):
+        return float(text)
+    seconds = sum(float(n) * SECONDS[unit] for n, unit in re.findall(PART, text))
+    return -seconds if text.startswith("-") else seconds

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from server.api.deps import Services
 from server.api.envelope import Visit, visit_of
 from server.api.errors import ClientGone, Told, told
-from server.api.sse import FIXED, EventStream, data_event
+from server.api.sse import FIXED, PING, EventStream, data_event
 from server.errors import ModelNotFound
 
 PATIENCE_S = 1.0
@@ -60,9 +60,11 @@ def _is_ready(services: Services, model: str) -> bool:
 def _comment(services: Services, visit: Visit) -> bytes:
     """How far the load has come."""
     progress = services.pool.progress(visit.model)
-    if progress is None:
-        return b": waiting for memory\n\n"
-    return f": loading {progress:.0%}\n\n".encode()
+    if progress is not None:
+        return f": loading {progress:.0%}\n\n".encode()
+    if _is_ready(services, visit.model):
+        return PING  # the model is there, it looks at the prompt
+    return b": waiting for memory\n\n"
 
 
 class _Loading(Response):

@@ -139,8 +139,10 @@ class ScriptedPool(ModelPool):
         self.error: CorralError | None = None
         self.is_ready = True
         self.loading: asyncio.Event | None = None
+        self.load_progress: float | None = None
         self.log: list[str] = []
         self.n_leases = 0
+        self.most_leases = 0
         self.keep_alive_s: float | None = None
         self.wait_s: float | None = None
 
@@ -155,6 +157,7 @@ class ScriptedPool(ModelPool):
         if self.loading is not None:
             await self.loading.wait()
         self.n_leases += 1
+        self.most_leases = max(self.most_leases, self.n_leases)
         self.keep_alive_s = keep_alive_s
         return Lease(self.scripted, self._given_back)
 
@@ -162,7 +165,11 @@ class ScriptedPool(ModelPool):
         self.n_leases -= 1
 
     def usable(self, model: str) -> bool:
-        return self.loading is None and self.resolve(model) == model
+        id = self.resolve(model)
+        return id in self.models and (self.loading is None or self.loading.is_set())
+
+    def progress(self, model: str) -> float | None:
+        return self.load_progress if model in self.models else None
 
     def ready(self) -> bool:
         return self.is_ready

@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from server.api.deps import until_gone
 from server.api.errors import ClientGone
-from tests.api.scripted import Line, build
+from tests.api.scripted import MODEL, Line, build, house
 
 
 def request_of(line: Line) -> Request:
@@ -74,3 +74,32 @@ async def test_errors_pass() -> None:
     with pytest.raises(KeyError):
         async with until_gone(request_of(line)):
             raise KeyError
+
+
+async def test_whole_answers_wait_for_so_long_and_streams_for_ever() -> None:
+    async with house(load_wait_s=7) as h:
+        await h.chat()
+        assert h.pool.wait_s == 7
+        # Who hears nothing has no more patience.
+        await h.chat(stream=True)
+        assert h.pool.wait_s == 7
+        h.pool.wait_s = -1
+        h.pool.loading = asyncio.Event()
+        line = Line.streaming(h.app)
+        running = asyncio.create_task(line.run())
+        async with asyncio.timeout(10):
+            while h.pool.wait_s == -1:
+                await asyncio.sleep(0)
+        assert h.pool.wait_s is None
+        h.pool.loading.set()
+        await running
+        assert line.complete
+
+
+async def test_only_ids_become_labels() -> None:
+    async with house() as h:
+        await h.chat(model="nobody")
+        await h.chat(model=MODEL)
+        text = (await h.client.get("/metrics")).text
+    assert "nobody" not in text
+    assert f'model="{MODEL}"' in text

@@ -1,14 +1,19 @@
 """Headers, counts and the last resort."""
 
+import asyncio
 import re
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from server.api.envelope import Envelope
-from server.ipc import Event
+from server.errors import WorkerDied
+from server.ipc import Accepted, Delta, Event
 from server.metrics import Metrics
-from tests.api.scripted import HELLO, Line, build, error_of, house
+from server.pool.pool import Lease
+from tests.api.scripted import HELLO, Line, Script, build, error_of, fail, house
 
 FRESH = re.compile(r"req_[0-9a-f]{32}")
 
@@ -103,3 +108,116 @@ async def test_other_protocols_pass() -> None:
     line = Line(outer, "/")
     await Envelope(app, Metrics(lambda: {}))({"type": "lifespan"}, line.receive, line.send)
     assert seen == ["lifespan"]
+
+
+# Leases.
+
+
+def hang(_: int, __: object) -> list[Event]:
+    return [Accepted(0, 7), Delta(0, "Well", 1)]
+
+
+EXITS: list[tuple[Script, dict[str, object], int]] = [
+    (HELLO, {}, 200),
+    (HELLO, {"stream": True}, 200),
+    (HELLO, {"n": 3}, 200),
+    (HELLO, {"top_k": "many"}, 400),
+    (fail(WorkerDied("gone")), {}, 500),
+    (fail(WorkerDied("gone")), {"stream": True}, 500),
+    (fail(WorkerDied("gone"), *hang(0, None)), {}, 500),
+    (fail(WorkerDied("gone"), *hang(0, None)), {"stream": True}, 200),
+    (broken, {}, 500),
+    (broken, {"stream": True}, 500),
+]
+
+
+@pytest.mark.parametrize(("script", "body", "status"), EXITS)
+async def test_a_lease_ends_with_its_answer(
+    script: Script, body: dict[str, object], status: int
+) -> None:
+    async with house(script) as h:
+        response = await h.chat(**body)
+        assert response.status_code == status
+        # It was held until then.
+        assert (h.pool.n_leases, h.pool.most_leases) == (0, 1)
+
+
+async def test_a_lease_is_held_while_the_answer_runs() -> None:
+    app, pool = build(hang)
+    line = Line.streaming(app)
+    running = asyncio.create_task(line.run())
+    await line.until(lambda line: b"Well" in line.received)
+    assert pool.n_leases == 1
+    line.hung_up.set()
+    await running
+    assert pool.n_leases == 0
+
+
+LEAVING: list[tuple[str, Callable[[Line, "asyncio.Task[None]"], object]]] = [
+    ("the client", lambda line, _: line.hung_up.set()),
+    ("the server", lambda _, task: task.cancel()),
+]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("who", "leave"), LEAVING)
+async def test_a_lease_ends_with_who_leaves(
+    who: str, leave: Callable[[Line, "asyncio.Task[None]"], object], stream: bool
+) -> None:
+    app, pool = build(hang)
+    line = Line.streaming(app, stream=stream)
+    running = asyncio.create_task(line.run())
+    await pool.scripted.submitted.wait()
+    assert pool.n_leases == 1, who
+    leave(line, running)
+    with suppress(asyncio.CancelledError):
+        await running
+    assert pool.n_leases == 0
+    assert pool.scripted.cancelled == [0]
+
+
+async def test_who_leaves_before_the_model_is_there_never_had_a_lease() -> None:
+    app, pool = build()
+    pool.loading = asyncio.Event()
+    line = Line.streaming(app, stream=False)
+    running = asyncio.create_task(line.run())
+    await asyncio.sleep(0)
+    line.hung_up.set()
+    await running
+    pool.loading.set()
+    await asyncio.sleep(0)
+    assert (pool.n_leases, pool.most_leases) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/tokenize", {"prompt": "Hi"}),
+        ("/v1/embeddings", {"input": "Hi"}),
+        ("/v1/rerank", {"query": "Hi", "documents": ["a"]}),
+        ("/v1/chat/completions/input_tokens", {"messages": [{"role": "user", "content": "Hi"}]}),
+    ],
+)
+async def test_a_lease_of_a_question_ends(path: str, body: dict[str, object]) -> None:
+    """Here with an error: nobody has said what to answer."""
+    async with house() as h:
+        assert (await h.post(path, **body)).status_code == 500
+        assert (h.pool.n_leases, h.pool.most_leases) == (0, 1)
+
+
+async def test_every_model_of_a_visit_is_given_back() -> None:
+    """Whatever a route took, and however often."""
+    released: list[int] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        visit = scope["state"]["visit"]
+        visit.leases += [Lease(h.worker, lambda i=i: released.append(i)) for i in range(3)]
+        visit.leases[1].release()
+        raise KeyError("early")
+
+    async with house() as h:
+        line = Line(h.app, "/")
+        envelope = Envelope(app, Metrics(lambda: {}))
+        await envelope({"type": "http", "headers": []}, line.receive, line.send)
+    assert line.status == 500
+    assert released == [1, 0, 2]

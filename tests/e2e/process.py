@@ -27,6 +27,9 @@ N_THREADS = 1
 """Two would wait for each other where something else needs a core too."""
 
 SERVES = re.compile(r"serves .* at (http://\S+)/v1")
+CACHE = "CORRAL_CACHE"
+"""Names a folder. Other variables of that prefix are settings, and not for the server to see."""
+
 WORKER_ARGUMENT = "server.engine.main"
 CLEAN = (0, -signal.SIGTERM)
 """A process that ends as SIGTERM asks reports the signal."""
@@ -85,11 +88,12 @@ class Log:
 class Corral:
     """One running `corral serve`."""
 
-    def __init__(self, config: Path):
+    def __init__(self, config: Path, env: Mapping[str, str] | None = None):
         self.process = subprocess.Popen(
             (sys.executable, "-m", "server", "serve", "--config", str(config), "--port", "0"),
             cwd=ROOT,
-            env={k: v for k, v in os.environ.items() if not k.startswith("CORRAL_")},
+            env={k: v for k, v in os.environ.items() if k == CACHE or k[:7] != "CORRAL_"}
+            | dict(env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -171,9 +175,11 @@ def write_config(
 
 
 @contextmanager
-def serving(config: Path, how: signal.Signals = signal.SIGTERM) -> Generator[Corral]:
+def serving(
+    config: Path, how: signal.Signals = signal.SIGTERM, env: Mapping[str, str] | None = None
+) -> Generator[Corral]:
     """A server for the length of a `with`, stopped by `how` and then looked over."""
-    corral = Corral(config)
+    corral = Corral(config, env)
     try:
         yield corral
     except BaseException:

@@ -26,6 +26,7 @@ TEXT_CHOICE = {"index", "text", "logprobs", "finish_reason"}
 REASONS = {"stop", "length"}
 CHAT_REASONS = {*REASONS, "tool_calls", "function_call"}
 MESSAGE = {"role", "content", "refusal"}
+TYPES = {"invalid_request_error", "rate_limit_error", "conflict_error", "server_error"}
 MESSAGE_PARTS = {"tool_calls", "function_call", "reasoning_content", "reasoning"}
 """Of a message, whole or in chunks, where it has them."""
 DONE = b"data: [DONE]\n\n"
@@ -145,7 +146,7 @@ def error_of(raw: str | bytes) -> Json:
     _has(error, {"message", "type", "param", "code"})
     assert isinstance(error["message"], str)
     assert error["message"]
-    assert error["type"] in {"invalid_request_error", "rate_limit_error", "server_error"}
+    assert error["type"] in TYPES
     assert error["param"] is None or isinstance(error["param"], str)
     assert error["code"] is None or isinstance(error["code"], str)
     return error

@@ -75,7 +75,7 @@ class ModelOrder(Body):
 class LoadOrder(ModelOrder):
     """`keep_alive` as in requests for answers."""
 
-    keep_alive: float | str | None = None
+    keep_alive: object = None
 
 
 class UnloadOrder(ModelOrder):

@@ -89,7 +89,7 @@ async def _events(
         for p in event
     ]
     # So that it can be asked for at once.
-    await services.pool.reload(services.config)
+    await services.rescan()
     yield _data({"type": "done", "models": models})
 
 
