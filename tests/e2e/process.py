@@ -115,7 +115,7 @@ class Corral:
         found = [
             child
             for child in psutil.Process(self.process.pid).children()
-            if WORKER_ARGUMENT in _command(child)
+            if WORKER_ARGUMENT in _command(child) and _has_model(child)
         ]
         self._seen.update((worker.pid, worker) for worker in found)
         return found
@@ -191,3 +191,11 @@ def serving(
 def until_ready(http: httpx.Client) -> None:
     """Wait until every preloaded model serves."""
     eventually(lambda: http.get("/readyz").is_success, "ready", START_S)
+
+
+def _has_model(worker: psutil.Process) -> bool:
+    """Unlike the one that waits for the next load."""
+    try:
+        return any(file.path.endswith(".gguf") for file in worker.memory_maps())
+    except psutil.Error:
+        return False
