@@ -89,6 +89,8 @@ def test_a_request_that_was_there_twice_is_refused(mortal: Lone) -> None:
             kill_worker(mortal)
             with pytest.raises(openai.APIError):
                 list(stream)
+        # A stream that begins before its model is loaded could not say it by its status.
+        eventually(lambda: mortal.http.get("/readyz").is_success, "it serves again")
         with pytest.raises(openai.BadRequestError) as caught:
             begin(sdk, "Of death")
         assert caught.value.code == "request_refused"
