@@ -22,6 +22,7 @@ TOOL: Message = {
         },
     },
 }
+DOCUMENT: Message = {"title": "q-title", "text": "q-document"}
 RESULT: Message = {
     "role": "tool",
     "content": "q-result",
@@ -42,6 +43,7 @@ class Capabilities:
     arguments: Literal["object", "text"]
     rows: bool
     """Users may speak twice in a row."""
+    documents: bool
     wants_null: bool
     """Beside calls the content has to be null; otherwise an empty text does."""
 
@@ -61,15 +63,18 @@ def calling(*calls: Message, content: str | None = "") -> Message:
 def probe(template: Template, bos: str, eos: str) -> Capabilities:
     """Try what the template does with each kind of message."""
 
-    def shown(messages: Sequence[Message], tools: Sequence[Message] | None = None) -> str:
+    def shown(
+        messages: Sequence[Message],
+        tools: Sequence[Message] | None = None,
+        documents: Sequence[Message] | None = None,
+    ) -> str:
         own = {
-            "documents": None,
             "add_generation_prompt": True,
             "bos_token": bos,
             "eos_token": eos,
         }
         try:
-            return render(template, messages, {}, own=own, tools=tools).text
+            return render(template, messages, {}, own=own, tools=tools, documents=documents).text
         except InvalidRequest:
             return ""
 
@@ -101,6 +106,7 @@ def probe(template: Template, bos: str, eos: str) -> Capabilities:
         results=known and "q-result" in result,
         arguments="object" if fits or not text_fits else "text",
         rows="q-user" in row and "q-again" in row,
+        documents="q-document" in shown(asked, documents=[DOCUMENT]),
         wants_null=wants_null,
     )
 

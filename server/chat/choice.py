@@ -136,7 +136,7 @@ def _read(template: str) -> str:
 
 def written(template: Template, bos: str, eos: str, messages: Sequence[dict[str, str]]) -> str:
     """A conversation as a template writes it down without asking for more; empty if refused."""
-    own = {"documents": None, "add_generation_prompt": False, "bos_token": bos, "eos_token": eos}
+    own = {"add_generation_prompt": False, "bos_token": bos, "eos_token": eos}
     try:
         return render(template, messages, {}, own=own).text
     except InvalidRequest:

@@ -82,8 +82,8 @@ class Dialect:
     """What calls without a mark may begin with, at the start of the answer only."""
     own_prompt: bool = False
     """The template knows nothing of tools: they are told to the model in plain words."""
-    introduce: Callable[[Sequence[Mapping[str, object]], str], str] | None = None
-    """Those words, from the tools and the text of a sample call."""
+    ask: Callable[[Sequence[Mapping[str, object]], str], str] | None = None
+    """What the user says last with the tools beside it, where no system tells them."""
     read_answer: Callable[[Feed, Answering], Reading[None]] | None = None
     """Reads whole answers, where they are more than text and calls."""
     grammar: Callable[[Offer], str] | None = None

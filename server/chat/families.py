@@ -49,9 +49,14 @@ def _named(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![a-z]){pattern}")
 
 
+# Trained with four templates; this is the one that its own tokenizer has.
+BAGEL = Family("llama-2", _named("bagel"), ("llama",))
+
+BAGELS_ALONE = frozenset({"bagel-alpaca", "bagel-chatml"})
+BAGELS_TOO = frozenset({"alpaca", "llama-2", "vicuna"})
+
 FAMILIES = (
-    # Trained with four templates; this is the one that its own tokenizer has.
-    Family("llama-2", _named("bagel"), ("llama",)),
+    BAGEL,
     Family("deepseek", _named(r"deepseek.?(v2\.5|v3|r1)")),
     Family("chatml", _named(r"(open|nous.?)?hermes|dolphin|smollm|internlm2|orca.?2|yi.*chat")),
     Family("vicuna", _named("vicuna")),
@@ -79,3 +84,11 @@ def family_of(names: tuple[str, ...], architecture: str) -> tuple[Family, str] |
             if family.name.search(name.lower()):
                 return family, f"name {name!r}"
     return None
+
+
+def is_bagels(template: str | None, names: tuple[str, ...], architecture: str) -> bool:
+    """Whether Bagel was trained on what this template writes, for the model that has it."""
+    if template in BAGELS_ALONE:
+        return True
+    found = family_of(names, architecture)
+    return template in BAGELS_TOO and found is not None and found[0] is BAGEL

@@ -17,7 +17,8 @@ from server.chat.choice import (
     recognised,
 )
 from server.chat.dialect import Answering, Dialect, read_answer
-from server.chat.dialects import dialect_named, dialect_of
+from server.chat.dialects import bagel, dialect_named, dialect_of
+from server.chat.families import is_bagels
 from server.chat.history import Adapter
 from server.chat.lark import Spelling
 from server.chat.parser import StreamParser
@@ -26,7 +27,7 @@ from server.chat.template import Template, compile_template, render
 from server.chat.turn import Chosen, Plan, Tool, Turn
 from server.chat.wanted import Wanted
 from server.config import ModelConfig
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, UnsupportedParameter
 from server.ipc import ModelInfo, Text
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class ChatFormat:
             turn.add_generation_prompt,
             turn.continue_final_message,
             turn.tools if allowed else (),
+            turn.documents,
         )
         begun = str(turn.messages[-1].get("content")) if turn.continue_final_message else ""
         inside = is_inside(self.thoughts, prompt.text, begun)
@@ -100,6 +102,7 @@ class ChatFormat:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         tools: Sequence[Tool] = (),
+        documents: Sequence[Mapping[str, object]] = (),
     ) -> Text:
         """Messages to prompt; `variables` are the client's `chat_template_kwargs`.
 
@@ -111,6 +114,12 @@ class ChatFormat:
                 f"chat_template_kwargs.{name}: is set by the server",
                 param=f"chat_template_kwargs.{name}",
             )
+        if documents and not (self.adapt.blocks or self.adapt.can.documents):
+            raise UnsupportedParameter(
+                "documents: this model's chat template has no place for documents; write them into "
+                "a message",
+                param="documents",
+            )
         if continue_final_message:
             _check_continued(messages, add_generation_prompt)
         return render(
@@ -119,15 +128,14 @@ class ChatFormat:
             variables,
             self.special,
             continue_final_message,
-            # transformers passes None for what is not given, and templates test for it.
             own={
-                "documents": None,
                 "add_generation_prompt": add_generation_prompt,
                 "bos_token": self.bos,
                 "eos_token": self.eos,
             },
             tools=[_shaped(tool) for tool in tools] or None,
             adapt=self.adapt,
+            documents=documents or None,
         )
 
 
@@ -185,7 +193,8 @@ def _make(
     asked: str | None,
     tools: bool,
 ) -> ChatFormat:
-    choice = choose(known(info, stem), template, asked, tools)
+    told = known(info, stem)
+    choice = choose(told, template, asked, tools)
     try:
         compiled = compile_template(choice.source)
     except InvalidRequest as error:
@@ -196,7 +205,9 @@ def _make(
     ends = info.ends or (info.eos,)
     marker = end_marker(compiled, info.bos, info.eos)
     source = choice.source
-    spoken = dialect_named(dialect) if dialect else dialect_of(source)
+    bagels = is_bagels(choice.name, told.names, told.architecture)
+    found = bagel.DIALECT if bagels else dialect_of(source)
+    spoken = dialect_named(dialect) if dialect else found
     return ChatFormat(
         compiled,
         info.bos,
@@ -205,7 +216,7 @@ def _make(
         spoken,
         thoughts_of(source),
         Spelling(token_ids(info)),
-        Adapter(source, spoken, probe(compiled, info.bos, info.eos)),
+        Adapter(source, spoken, probe(compiled, info.bos, info.eos), bagels),
         choice,
         tuple(stop for stop in choice.stops if stop not in ends),
         end_warning(marker, ends, choice.stops),

@@ -3,13 +3,16 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from server.chat.capabilities import Capabilities
 from server.chat.dialect import Call, Dialect
+from server.chat.documents import in_blocks
 from server.chat.template import Conversation
+from server.errors import InvalidRequest
 
 Message = Mapping[str, object]
 
@@ -27,11 +30,19 @@ class Adapter:
     source: str
     dialect: Dialect
     can: Capabilities
+    blocks: bool = False
+    """Documents are written in blocks around what the user says last, for Bagel."""
 
     def __call__(self, conversation: Conversation) -> Conversation:
-        messages, tools = conversation
+        messages, tools, documents = conversation
         spoken = self.dialect.own_prompt or not self.can.calls
         messages = list(_named(self._role(message) for message in messages))
+        if documents and self.blocks:
+            messages = _around_the_last(messages, partial(in_blocks, documents), "documents")
+            documents = None
+        if tools and self.dialect.ask:
+            messages = _around_the_last(messages, partial(self.dialect.ask, tools), "tools")
+            tools = None
         if spoken:
             messages = list(self._calls_as_text(messages))
         elif not self.can.several_calls:
@@ -48,7 +59,7 @@ class Adapter:
             messages = _system_as_user(messages)
         if not spoken:
             messages = [self._fitting(message) for message in messages]
-        return Conversation(messages, tools)
+        return Conversation(messages, tools, documents)
 
     def _role(self, message: Message) -> Message:
         """The message in a role that the template knows."""
@@ -68,8 +79,6 @@ class Adapter:
 
     def _introduction(self, tools: Sequence[Message]) -> str:
         sample = self.dialect.write([Call("function_name", '{"argument": "value"}')])
-        if self.dialect.introduce:
-            return self.dialect.introduce(tools, sample)
         listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
         return _WORDS.format(tools=listed, sample=sample)
 
@@ -182,6 +191,18 @@ def _joined(messages: Sequence[Message]) -> list[Message]:
         else:
             joined.append(message)
     return joined
+
+
+def _around_the_last(
+    messages: Sequence[Message], write: Callable[[str], str], param: str
+) -> list[Message]:
+    """The messages with what the user says last as `write` has it. Raises InvalidRequest."""
+    changed = list(messages)
+    for i in reversed(range(len(changed))):
+        if changed[i]["role"] == "user":
+            changed[i] = {**changed[i], "content": write(str(changed[i].get("content") or ""))}
+            return changed
+    raise InvalidRequest(f"{param}: no message of a user's to write them into", param=param)
 
 
 def _with_system(messages: Sequence[Message], text: str) -> list[Message]:

@@ -70,10 +70,14 @@ def compile_template(source: str) -> Template:
 
 
 class Conversation(NamedTuple):
-    """What a template writes down. Tools are in OpenAI's shape; None where there are none."""
+    """What a template writes down. Tools are in OpenAI's shape.
+
+    None where there are none, as transformers has it: templates test for that.
+    """
 
     messages: Sequence[Mapping[str, object]]
     tools: Sequence[Mapping[str, object]] | None = None
+    documents: Sequence[Mapping[str, object]] | None = None
 
 
 def _as_it_is(conversation: Conversation) -> Conversation:
@@ -89,17 +93,19 @@ def render(
     own: Mapping[str, object] | None = None,
     tools: Sequence[Mapping[str, object]] | None = None,
     adapt: Callable[[Conversation], Conversation] = _as_it_is,
+    documents: Sequence[Mapping[str, object]] | None = None,
 ) -> Text:
-    """The prompt for `messages`; `variables` and `tools` come from the client too, `own` from us.
+    """The prompt for `messages`; `variables`, `tools` and `documents` are the client's too.
 
-    `adapt` makes the conversation fit the template. What it adds is ours and may hold control
-    tokens. With `continue_final` the prompt ends where the last message's content ends. Raises
-    InvalidRequest with the template's own words.
+    `own` variables are ours. `adapt` makes the conversation fit the template. What it adds is ours
+    and may hold control tokens. With `continue_final` the prompt ends where the last message's
+    content ends. Raises InvalidRequest with the template's own words.
     """
     control = control_texts(special)
-    client: list[object] = [*messages, *(tools or ()), variables]
+    client: list[object] = [*messages, *(tools or ()), *(documents or ()), variables]
     if not continue_final and not (control and contains(client, control.pattern)):
-        return Text(_run(template, adapt(Conversation(messages, tools)), variables, own or {}))
+        conversation = adapt(Conversation(messages, tools, documents))
+        return Text(_run(template, conversation, variables, own or {}))
     marks = pick_marks(chain(strings(client), (template.source, *special)))
     if control:
         wrap = marks.wrapper(control.pattern)
@@ -113,9 +119,11 @@ def render(
         variables = cast("Mapping[str, object]", map_strings(variables, wrap))
         if tools is not None:
             tools = cast("Sequence[Mapping[str, object]]", map_strings(tools, wrap))
+        if documents is not None:
+            documents = cast("Sequence[Mapping[str, object]]", map_strings(documents, wrap))
     if continue_final:
         messages = _mark_end(messages, marks.cut)
-    conversation = adapt(Conversation(messages, tools))
+    conversation = adapt(Conversation(messages, tools, documents))
     text = marks.unescape(_run(template, conversation, variables, own or {}))
     if continue_final:
         text = _cut(text, marks.cut)
@@ -134,6 +142,7 @@ def _run(
             **own,
             "messages": conversation.messages,
             "tools": conversation.tools,
+            "documents": conversation.documents,
         }
         n_input = sum(map(len, strings(given)))
         with budget(n_input, len(conversation.messages)):

@@ -43,6 +43,8 @@ class Turn:
     """The client's `chat_template_kwargs`, and `reasoning_effort`."""
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    documents: tuple[Mapping[str, object], ...] = ()
+    """What the answer is to be found in: `text`, and anything that is known of it."""
     template: str | None = None
     """What the client wants its messages written with: a name of templates/, or jinja."""
 

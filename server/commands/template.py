@@ -31,7 +31,7 @@ def run(path: Path, configured: str | None, asked: str | None, say: Callable[[st
     say(f"stop strings {', '.join(map(repr, choice.stops)) or 'none'}")
     if header.tool_template:
         say("with tools, the GGUF's own template for them is used")
-    own = {"documents": None, "add_generation_prompt": True, "bos_token": bos, "eos_token": eos}
+    own = {"add_generation_prompt": True, "bos_token": bos, "eos_token": eos}
     try:
         text = render(template, TALK, {}, own=own).text
     except InvalidRequest:

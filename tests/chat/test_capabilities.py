@@ -13,6 +13,7 @@ LITTLE = Capabilities(
     results=False,
     arguments="object",
     rows=False,
+    documents=False,
     wants_null=False,
 )
 
@@ -36,3 +37,9 @@ def test_a_template_that_is_for_use_with_tools() -> None:
     source = "{{ tools | map(attribute='function') | tojson }}{{ messages[0].content }}"
     found = probe(compile_template(source), "", "")
     assert (found.system, found.tools) == (True, True)
+
+
+def test_a_template_that_shows_documents() -> None:
+    source = "{% for d in documents or [] %}{{ d.text }}{% endfor %}{{ messages[0].content }}"
+    assert probe(compile_template(source), "", "").documents
+    assert not probe(compile_template("{{ documents and 'some' }}"), "", "").documents

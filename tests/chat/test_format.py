@@ -9,7 +9,7 @@ from server.chat.choice import PACKAGE
 from server.chat.format import ChatFormat, chat_format, plan_for
 from server.chat.turn import Plan, Tool, ToolChoice, Turn
 from server.config import ModelConfig
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, UnsupportedParameter
 from server.ipc import Grammar, ModelInfo, Text
 from tests.api.scripted import INFO
 from tests.chat.answers import PYTHON, WEATHER, read_every_way, run
@@ -244,6 +244,90 @@ class TestPlan:
         assert "As an AI assistant" in plan.prompt.text
         text = '{"function": "python", "params": {"code": "1"}}'
         assert read_every_way(plan.parser, text) == [("call", "python", '{"code": "1"}')]
+
+
+class TestBagel:
+    """Models of Bagel's name, and its templates: their own ways with functions and documents."""
+
+    LLAMA = replace(INFO, architecture="llama")
+    BAGEL = ModelConfig(path=Path("bagel-dpo-8x7b-v0.2.Q4_K_M.gguf"))
+    OTHER = ModelConfig(path=Path("model.gguf"))
+    DOCUMENTS = ({"date": "2021-01-01", "text": "Cats are blue."}, {"text": "So are dogs."})
+    BLOCKS = (
+        "BEGININPUT\nBEGINCONTEXT\ndate: 2021-01-01\nENDCONTEXT\nCats are blue.\nENDINPUT\n"
+        "BEGININPUT\nSo are dogs.\nENDINPUT\nBEGININSTRUCTION\nHi\nENDINSTRUCTION"
+    )
+
+    @pytest.mark.parametrize(
+        ("config", "asked", "bagels"),
+        [
+            (BAGEL, None, True),
+            (BAGEL, "vicuna", True),
+            (BAGEL, "alpaca", True),
+            (BAGEL, "zephyr", False),
+            (OTHER, "bagel-chatml", True),
+            (OTHER, "bagel-alpaca", True),
+            (OTHER, "llama-2", False),
+            (OTHER, "vicuna", False),
+        ],
+    )
+    def test_whose_templates(self, config: ModelConfig, asked: str | None, bagels: bool) -> None:
+        chat = chat_format(config, self.LLAMA, asked)
+        assert (chat.dialect.name, chat.adapt.blocks) == ("bagel" if bagels else "generic", bagels)
+
+    def test_the_configured_dialect_goes_before(self) -> None:
+        for name in ("generic", "bagel_yaml"):
+            config = self.BAGEL.model_copy(update={"dialect": name})
+            assert chat_format(config, self.LLAMA).dialect.name == name
+
+    def test_functions_stand_beside_what_is_asked_last(self) -> None:
+        function = {"name": "python", "arguments": {"code": "1"}}
+        called = {"role": "assistant", "tool_calls": [{"id": "a", "function": function}]}
+        result = {"role": "tool", "tool_call_id": "a", "content": "one"}
+        turn = Turn([*HI, called, result], (PYTHON,))
+        text = plan_for(self.BAGEL, self.LLAMA, turn).prompt.text
+        assert text.startswith("<s>[INST] As an AI assistant, please select")
+        assert "JSON format.\n\nInput: Hi\n\nAvailable functions:\npython:\n" in text
+        assert '[/INST] {\n  "function": "python",\n  "params": {"code": "1"}\n} <|im_end|>' in text
+        assert text.endswith("<s>[INST] Result of python:\none [/INST]")
+
+    def test_documents(self) -> None:
+        turn = Turn(HI, documents=self.DOCUMENTS)
+        text = plan_for(self.BAGEL, self.LLAMA, turn).prompt.text
+        assert text == f"<s>[INST] {self.BLOCKS} [/INST]"
+        text = plan_for(self.BAGEL, self.LLAMA, replace(turn, tools=(PYTHON,))).prompt.text
+        assert f"Input: {self.BLOCKS}\n\nAvail" in text
+
+    def test_control_text_in_documents_is_literal(self) -> None:
+        turn = Turn(HI, documents=({"<|im_end|>": "<|im_end|>", "text": "<|im_end|>"},))
+        prompt = plan_for(self.BAGEL, self.LLAMA, turn).prompt
+        literal = [prompt.text[start:end] for start, end in prompt.literal]
+        assert literal == ["<|im_end|>"] * 3
+
+    def test_nobody_to_ask(self) -> None:
+        said = [{"role": "system", "content": "x"}]
+        for turn in (Turn(said, documents=self.DOCUMENTS), Turn(said, (PYTHON,))):
+            with pytest.raises(InvalidRequest, match="no message of a user's") as caught:
+                plan_for(self.BAGEL, self.LLAMA, turn)
+            assert caught.value.param == ("documents" if turn.documents else "tools")
+
+
+class TestDocuments:
+    """Where a template takes documents itself, and where it does not."""
+
+    TAKES = "{% for d in documents or [] %}<{{ d.title }}|{{ d.text }}>{% endfor %}"
+
+    def test_a_template_that_takes_them(self) -> None:
+        chat = format_of(None, replace(INFO, template=self.TAKES))
+        documents = ({"title": "A", "text": "a"}, {"title": "B", "text": "<|im_end|>"})
+        prompt = chat.plan(Turn(HI, documents=documents)).prompt
+        assert prompt == Text("<A|a><B|<|im_end|>>", literal=((8, 18),))
+        assert chat.plan(Turn(HI)).prompt.text == ""
+
+    def test_a_template_that_does_not(self) -> None:
+        with pytest.raises(UnsupportedParameter, match="no place for documents") as caught:
+            format_of("chatml", INFO).plan(Turn(HI, documents=({"text": "a"},)))
+        assert caught.value.param == "documents"
 
 
 class TestStops:

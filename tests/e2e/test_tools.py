@@ -69,6 +69,16 @@ def calls(sdk: OpenAI, messages: Messages, body: Body) -> list[tuple[str, str]]:
     return told
 
 
+def test_a_call_in_bagels_way(sdk: OpenAI, http: httpx.Client) -> None:
+    body = {"chat_template": "bagel-chatml", "tool_choice": "required", "max_tokens": 300}
+    for name, arguments in calls(sdk, QUESTION, {**GREEDY, **body}):
+        check_call(name, arguments)
+    shown = http.post(
+        "/v1/apply-template", json=chat_body(QUESTION, {"tools": TOOLS, "documents": [], **body})
+    ).json()["prompt"]
+    assert "Input: What is the weather in Paris?\n\nAvailable functions:\n" in shown
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_call_is_required(sdk: OpenAI, seed: int) -> None:
     body = {"tool_choice": "required", "seed": seed, "temperature": 1.2, "max_tokens": 300}

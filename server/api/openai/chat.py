@@ -13,6 +13,7 @@ from server.api.deps import AppServices, Services
 from server.api.loading import once_loaded
 from server.api.openai.chat_answer import ChatCompletion, ChatCompletionChunk
 from server.api.openai.chat_wire import ChatChunks, ChatWhole
+from server.api.openai.documents import shaped
 from server.api.openai.logprobs import MAX_TOP
 from server.api.openai.messages import Message, for_template
 from server.api.openai.reasoning import Effort, template_variables
@@ -77,6 +78,7 @@ class ChatCompletionRequest(GenerationBody, Tools, Templated):
             variables=self.variables,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=self.continue_final_message,
+            documents=shaped(self.documents),
             template=self.chat_template,
         )
 

@@ -1,4 +1,4 @@
-"""`chat_template`: the template that a request asks for."""
+"""`chat_template`, `documents`: the template that a request asks for, what is for it alone."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,6 +8,7 @@ from pydantic import Field
 
 from server.api.body import Body
 from server.api.deps import INLINE_BYTES, aside, services_of
+from server.api.openai.documents import Document
 from server.chat.choice import is_jinja
 from server.chat.template import MAX_SOURCE
 from server.errors import UnsupportedParameter
@@ -26,6 +27,10 @@ class Templated(Body):
     )
     chat_template_kwargs: dict[str, object] = Field(
         default_factory=dict[str, object], description="variables of the chat template"
+    )
+
+    documents: tuple[Document, ...] = Field(
+        default=(), description="where the answer is to be found, for templates that take them"
     )
 
     async def rendered(self, request: Request, n_bytes: int, work: Callable[[], T]) -> T:

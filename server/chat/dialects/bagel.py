@@ -1,11 +1,13 @@
-"""Bagel: functions are told in the prompt, the answer is JSON or YAML with `function`, `params`.
+"""Bagel: the user's words beside a list of functions; JSON or YAML with `function` and `params`.
 
-Only the configuration can choose it: the models' templates are those of others.
+No template tells of it, they are those of others: a model of Bagel's name does, or one of Bagel's
+templates that was asked for. The form in YAML is for the configuration to choose.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import yaml
@@ -22,35 +24,45 @@ _TASK = (
 )
 
 
-def introduce(tools: Sequence[Mapping[str, object]], form: str) -> str:
-    """The functions in the words that the models were trained on."""
+def ask(tools: Sequence[Mapping[str, object]], said: str, form: str = "JSON") -> str:
+    """What the user says and the functions, in the words that the models were trained on."""
     listed: dict[str, object] = {}
     for tool in tools:
         function = cast("Mapping[str, object]", tool["function"])
-        schema = cast("Mapping[str, object]", function.get("parameters") or {})
-        properties = cast("Mapping[str, object]", schema.get("properties") or {})
         listed[str(function["name"])] = {
             "description": function.get("description") or "",
-            "params": {key: _told(value) for key, value in properties.items()},
+            "params": _params(function.get("parameters")),
         }
     text = yaml.safe_dump(listed, sort_keys=False, allow_unicode=True, width=10_000)
-    return f"{_TASK.format(form=form)}\n\nAvailable functions:\n{text}"
+    return f"{_TASK.format(form=form)}\n\nInput: {said}\n\nAvailable functions:\n{text}"
 
 
-def _in_json(tools: Sequence[Mapping[str, object]], _sample: str) -> str:
-    return introduce(tools, "JSON")
-
-
-def _in_yaml(tools: Sequence[Mapping[str, object]], _sample: str) -> str:
-    return introduce(tools, "YAML")
+def _params(schema: object) -> dict[str, object]:
+    """What is told of an object's properties; empty where it has none."""
+    fields = cast("Mapping[str, object]", schema if isinstance(schema, Mapping) else {})
+    properties = fields.get("properties")
+    if not isinstance(properties, Mapping):
+        return {}
+    return {
+        str(key): _told(value) for key, value in cast("Mapping[str, object]", properties).items()
+    }
 
 
 def _told(schema: object) -> object:
-    """A parameter's description, or its schema where it has none."""
-    if isinstance(schema, Mapping):
-        fields = cast("Mapping[str, object]", schema)
-        return fields.get("description") or json.dumps(fields)
-    return json.dumps(schema)
+    """A parameter's description, its own parameters, or its schema where it has neither."""
+    if not isinstance(schema, Mapping):
+        return json.dumps(schema)
+    fields = cast("Mapping[str, object]", schema)
+    if inner := _params(fields):
+        return inner
+    description = fields.get("description")
+    if not description:
+        return json.dumps(fields, ensure_ascii=False)
+    values = fields.get("enum")
+    if not isinstance(values, Sequence):
+        return description
+    listed = ", ".join(json.dumps(v, ensure_ascii=False) for v in cast("Sequence[object]", values))
+    return f"{description} (one of {listed})"
 
 
 def read_json(feed: Feed, answering: Answering) -> Reading[bool]:
@@ -95,7 +107,7 @@ DIALECT = Dialect(
     read=read_json,
     opens=("{", "```json"),
     own_prompt=True,
-    introduce=_in_json,
+    ask=ask,
 )
 
 YAML = replace(
@@ -104,5 +116,5 @@ YAML = replace(
     shape=Shape("", ("function: ", NAME, "\nparams: ")),
     read=read_yaml,
     opens=("function:", "```yaml"),
-    introduce=_in_yaml,
+    ask=partial(ask, form="YAML"),
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.chat.dialects.bagel import DIALECT, YAML, introduce
+from server.chat.dialects.bagel import DIALECT, YAML, ask
 from tests.chat.answers import read
 
 
@@ -78,10 +78,11 @@ def test_functions_are_told() -> None:
         },
         {"type": "function", "function": {"name": "now"}},
     ]
-    told = introduce(tools, "YAML")
-    assert "Provide your response in YAML format." in told
-    assert told.endswith(
-        "Available functions:\n"
+    told = ask(tools, "Where is it?", "YAML")
+    assert told == (
+        "As an AI assistant, please select the most suitable function and parameters from the list "
+        "of available functions below, based on the user's input. Provide your response in YAML "
+        "format.\n\nInput: Where is it?\n\nAvailable functions:\n"
         "file_search:\n"
         "  description: 'Look: for ''text'''\n"
         "  params:\n"
@@ -92,7 +93,20 @@ def test_functions_are_told() -> None:
         "  description: ''\n"
         "  params: {}\n"
     )
-    assert DIALECT.introduce
-    assert "in JSON format." in DIALECT.introduce(tools, "")
-    assert YAML.introduce
-    assert YAML.introduce(tools, "") == told
+    assert DIALECT.ask
+    assert DIALECT.ask(tools, "Where is it?") == told.replace("YAML", "JSON")
+    assert YAML.ask
+    assert YAML.ask(tools, "Where is it?") == told
+
+
+def test_parameters_of_parameters() -> None:
+    kinds = ["count_occurrences", "find_line"]
+    filters = {"type": "object", "properties": {"keyword": {"description": "The word"}}}
+    properties = {"action": {"description": "What to do", "enum": kinds}, "filters": filters}
+    function = {"name": "file_analytics", "parameters": {"properties": properties}}
+    assert ask([{"function": function}], "How many?").endswith(
+        "  params:\n"
+        '    action: What to do (one of "count_occurrences", "find_line")\n'
+        "    filters:\n"
+        "      keyword: The word\n"
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fastapi import Request
 
 from server.api.deps import aside
+from server.api.openai.documents import shaped
 from server.api.openai.responses.items import Kept, Reference, kept_items
 from server.api.openai.responses.messages import droppable, to_messages, without
 from server.api.openai.responses.request import PromptRequest
@@ -107,6 +108,7 @@ def _turn(body: PromptRequest, context: Context) -> Turn:
         parallel_tool_calls=body.parallel_tool_calls,
         answer=body.answer_grammar,
         variables=body.variables,
+        documents=shaped(body.documents),
         template=body.chat_template,
     )
 
