@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.estimate import estimate
 from server.gguf import read_header
 from tests.measuring import taken_by_a_worker
