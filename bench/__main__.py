@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from bench import batched_bench, build, charts, exact, inprocess, pool, report, starts
+from bench import batched_bench, build, charts, estimates, exact, inprocess, pool, report, starts
 from bench.measure import Outcome, Plan, Recorder, Run
 from bench.model import EMBEDDED, FIRST, SECOND, ModelError, end_tokens, ensure_model
 from bench.scenarios import SCENARIOS
@@ -29,6 +29,7 @@ MORE: dict[str, Callable[[Setup, Plan, Recorder], None]] = {
     "pool": pool.measure,
     "starts": starts.measure,
     "inprocess": inprocess.measure,
+    "estimates": estimates.measure,
 }
 """What starts its own servers, or none."""
 SCENARIO_NAMES = (*(scenario.name for scenario in SCENARIOS), *MORE)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bench import estimates
 from bench.scenarios import (
     ANSWER_S,
     FIRST_SPEED,
@@ -26,15 +27,29 @@ class Bar:
     metric: str
     peer: str
     ratio: float
+    most: float | None = None
+    """Where too much is as wrong as too little: the ratio must not be above this."""
 
     @property
     def is_ceiling(self) -> bool:
         """Whether the ratio must stay below the bar."""
         return self.metric in LOWER_IS_BETTER
 
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The ratios at which it begins or ends."""
+        return (self.ratio,) if self.most is None else (self.ratio, self.most)
+
     def holds(self, ratio: float) -> bool:
         """Whether a measured ratio reaches the bar."""
+        if self.most is not None:
+            return self.ratio <= ratio <= self.most
         return ratio <= self.ratio if self.is_ceiling else ratio >= self.ratio
+
+    def __str__(self) -> str:
+        if self.most is not None:
+            return f"{self.ratio:g} to {self.most:g}"
+        return f"{'<=' if self.is_ceiling else '>='} {self.ratio:g}"
 
 
 BARS = (
@@ -74,6 +89,11 @@ BARS = (
     Bar("catalogue", LIST_S, "limit", 1.0),
     Bar("decode-1", TOKENS_PER_S, "batched-bench", 0.95),
     Bar("decode-16", TOKENS_PER_S, "batched-bench", 0.95),
+    *(
+        Bar(estimates.scenario(quant), estimates.metric(n_ctx), estimates.MEASURED, 0.9, most=1.1)
+        for quant in estimates.QUANTS
+        for n_ctx in estimates.CONTEXTS
+    ),
 )
 
 

@@ -37,8 +37,8 @@ def _draw_peer(path: Path, title: str, comparisons: Sequence[Comparison]) -> Non
     colours = ["#c0392b" if item.verdict == "NO" else "#2c7fb8" for item in comparisons]
     axes.barh(rows, medians, xerr=errors, height=0.6, color=colours, ecolor="#444444", capsize=3)
     for row, item in zip(rows, comparisons, strict=True):
-        if item.bar is not None:
-            axes.plot([item.bar.ratio] * 2, [row - 0.42, row + 0.42], color="black", linewidth=2)
+        for bar in () if item.bar is None else item.bar.edges:
+            axes.plot([bar] * 2, [row - 0.42, row + 0.42], color="black", linewidth=2)
         axes.annotate(f" {item.median:.2f}", (max(item.ratios), row), va="center")
     axes.axvline(1.0, color="#999999", linestyle=":", linewidth=1)
     axes.set_yticks(rows, [f"{item.scenario}: {item.metric}" for item in comparisons])

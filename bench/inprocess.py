@@ -10,13 +10,13 @@ from bench import batched_bench
 from bench.measure import Plan, Recorder, own_seconds
 from bench.scenarios import TOKENS_PER_S, Figures
 from bench.servers import CORRAL, Setup
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.engine import Engine
 from server.engine.kv import KVCells
 from server.engine.opening import plan
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
+from server.engine_config import EngineConfig
 from server.ipc import Event, GenerateRequest
 from server.sampling import SamplingParams
 

@@ -10,7 +10,6 @@ import llama_cpp.llama_cpp as llama
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 FIRST, SECOND = "Q4_0", "Q8_0"
-FTYPES = {FIRST: llama.LLAMA_FTYPE_MOSTLY_Q4_0, SECOND: llama.LLAMA_FTYPE_MOSTLY_Q8_0}
 
 
 class ModelError(Exception):
@@ -38,7 +37,7 @@ def ensure_model(folder: Path, quant: str, source: Path = EMBEDDED) -> Path:
         raise ModelError(f"no model at {source}; name another with --source")
     silence_logs()
     params = llama.llama_model_quantize_default_params()
-    params.ftype = FTYPES[quant]
+    params.ftype = getattr(llama, f"LLAMA_FTYPE_MOSTLY_{quant}")
     params.allow_requantize = True
     partial = target.with_suffix(".partial")
     code = llama.llama_model_quantize(

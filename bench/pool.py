@@ -17,7 +17,7 @@ from bench.measure import Plan, Recorder, own_seconds
 from bench.prompts import PromptSource
 from bench.scenarios import FIRST_SPEED, FIRST_TOKEN_S, SECOND_SPEED, SWAP_S, Figures
 from bench.servers import CORRAL, N_CTX, Server, Setup, Spec, corral, llama_server_of, running
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.estimate import estimate
 from server.gguf import read_header
 

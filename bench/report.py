@@ -46,9 +46,7 @@ class Comparison:
     @property
     def bar_text(self) -> str:
         """The bar with its direction."""
-        if self.bar is None:
-            return ""
-        return f"{'<=' if self.bar.is_ceiling else '>='} {self.bar.ratio:g}"
+        return "" if self.bar is None else str(self.bar)
 
 
 def by_key(measurements: Sequence[Measurement]) -> dict[Key, dict[int, float]]:

@@ -9,7 +9,7 @@ that are kept.
 
 from typing import NamedTuple
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.gguf import Header, Layer
 from server.layout import choose_flash_attn, has_amx
 

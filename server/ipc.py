@@ -15,7 +15,7 @@ Down go Commands, up go Messages. The promises:
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.errors import CorralError
 from server.sampling import SamplingParams
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 
 
 @dataclass(frozen=True)

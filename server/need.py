@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from server import estimate as sizes
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.gguf import Header
 from server.layout import Layout, choose_flash_attn, has_amx
 

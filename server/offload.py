@@ -1,6 +1,6 @@
 """How many layers go to the GPU: a pure function of sizes."""
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 
 MARGIN = 0.9
 """Share of the free GPU memory that is used; compute buffers are part of what remains."""

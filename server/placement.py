@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pydantic import ByteSize
 
 from server import estimate as sizes
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.gguf import Header
 from server.layout import Layout, choose_layout
 from server.need import Need, cpu_moe, place, shares_of

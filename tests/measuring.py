@@ -5,7 +5,8 @@ from pathlib import Path
 
 import psutil
 
-from server.config import EngineConfig, ModelConfig
+from server.config import ModelConfig
+from server.engine_config import EngineConfig
 from server.ipc import GenerateRequest
 from server.pool.machine import Taken, taken, watch
 from server.pool.process import COMMAND

@@ -9,15 +9,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from server import example
-from server.config import (
-    Config,
-    ConfigError,
-    EngineConfig,
-    FoundConfig,
-    ModelConfig,
-    ServerConfig,
-)
+from server.config import Config, ConfigError, FoundConfig, ModelConfig, ServerConfig
 from server.config_file import load
+from server.engine_config import EngineConfig
 from server.sampling import SamplingParams
 
 ROOT = Path(__file__).resolve().parent.parent

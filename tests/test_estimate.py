@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.estimate import (
     CELL_BYTES,
     KV_BYTES,

@@ -1,6 +1,11 @@
-"""Who may import whom, read from the sources. The rules themselves are tried on made-up sources."""
+"""Who may import whom, read from the sources. The rules themselves are tried on made-up sources.
+
+And what a process has imported when it has started, for imports are most of a start.
+"""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +17,7 @@ LEAVES = frozenset(
     {
         "config",
         "config_file",
+        "engine_config",
         "errands",
         "errors",
         "estimate",
@@ -45,7 +51,7 @@ OURS = {
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
 
 THEIRS = {
-    "llama_cpp": ("server.engine.llama",),
+    "llama_cpp": ("server.engine.llama.library",),
     "gguf": ("server.gguf", "server.gguf_file"),
     "huggingface_hub": (
         "server.pool.hub",
@@ -59,6 +65,18 @@ THEIRS = {
     "uvicorn": ("server.commands.serve",),
 }
 """Packages that only these modules, and those inside them, may import."""
+
+NOT_AT_START = {
+    "server.engine.main": (
+        *("asyncio", "fastapi", "gguf", "huggingface_hub", "jinja2", "pydantic_settings", "yaml"),
+        *("llama_cpp.llama", "llama_cpp.llama_chat_format", "server.chat", "server.config"),
+    ),
+    "server.commands.serve": (
+        *("gguf", "huggingface_hub", "llama_cpp", "llguidance", "matplotlib", "numpy", "rich"),
+        "server.engine",
+    ),
+}
+"""What has not been imported by then, for it costs time and memory: in a worker, in the server."""
 
 NAMELESS = frozenset({"utils", "util", "helpers", "base", "common", "misc", "manager"})
 
@@ -121,6 +139,36 @@ def test_the_rules_are_about_modules_that_exist() -> None:
     assert set(OURS) == parts
 
 
+def printed(code: str) -> str:
+    """By a process of its own."""
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=SERVER.parent, capture_output=True, text=True, check=True)
+    return run.stdout
+
+
+@pytest.mark.parametrize(("module", "needless"), NOT_AT_START.items())
+def test_a_start_imports_nothing_needless(module: str, needless: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*sorted({set(needless)} & sys.modules.keys()))"
+    assert printed(code) == "\n"
+
+
+def test_who_imports_llama_cpp_after_us_gets_all_of_it() -> None:
+    code = (
+        "from server.engine.llama.library import C; import llama_cpp;"
+        "from llama_cpp import llama_cpp as c;"
+        "print(llama_cpp.Llama.__name__, C is c, llama_cpp.llama_cpp is c)"
+    )
+    assert printed(code) == "Llama True True\n"
+
+
+def test_a_llama_cpp_that_is_there_already_is_taken() -> None:
+    code = (
+        "import llama_cpp; from server.engine.llama.library import C; import sys;"
+        "print(llama_cpp.llama_cpp is C, sys.modules['llama_cpp'] is llama_cpp)"
+    )
+    assert printed(code) == "True True\n"
+
+
 @pytest.mark.parametrize(
     ("path", "source", "fault"),
     [
@@ -134,6 +182,11 @@ def test_the_rules_are_about_modules_that_exist() -> None:
             "pool/pool.py",
             "def late():\n    import llama_cpp.llama_cpp as c",
             "server.pool.pool imports llama_cpp.llama_cpp",
+        ),
+        (
+            "engine/llama/model.py",
+            "from llama_cpp import llama_cpp",
+            "server.engine.llama.model imports llama_cpp.llama_cpp",
         ),
         ("pool/pool.py", "import fastapi", "server.pool.pool imports fastapi"),
         (
@@ -183,7 +236,7 @@ def test_a_breach_is_found(tmp_path: Path, path: str, source: str, fault: str) -
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("engine/llama/model.py", "from llama_cpp import llama_cpp"),
+        ("engine/llama/library.py", "from llama_cpp import llama_cpp"),
         (
             "api/openai/chat.py",
             "from fastapi import APIRouter\nfrom server.pool.pool import ModelPool",

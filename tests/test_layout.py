@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ByteSize
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.layout import (
     Layout,
     choose_flash_attn,

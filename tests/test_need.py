@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from server import estimate as sizes
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.layout import Layout
 from server.need import GPU_BYTES, GPU_WORKER_BYTES, N_COPIES, Need, cpu_moe, place, shares_of
 from tests.test_estimate import FLASH, MIXTRAL

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.offload import ALL, COMPUTE_BYTES, MARGIN, choose_gpu_layers
 
 GIB = 2**30

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ByteSize
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.gguf import Header, Layer
 from server.layout import Layout
 from server.need import shares_of

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from server.commands.console import NOTHING, below, table
-from server.config import Config, EngineConfig
+from server.config import Config
+from server.engine_config import EngineConfig
 from server.estimate import choose_n_ctx
 from server.placement import Need, least
 from server.pool.family import Family, Member, family_at

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from server.config import Config, KVQuant
+from server.config import Config
+from server.engine_config import KVQuant
 from server.errors import InvalidRequest
 from server.need import Need
 from server.placement import settle

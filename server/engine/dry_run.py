@@ -11,8 +11,8 @@ import pickle
 import re
 import sys
 
-from server.config import EngineConfig
 from server.engine import llama
+from server.engine_config import EngineConfig
 from server.errors import CorralError
 from server.layout import Layout
 

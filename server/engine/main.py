@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.embedder import Embedder
 from server.engine.engine import Engine
@@ -28,6 +27,7 @@ from server.engine.opening import Progress, describe, open_model, plan, probe, w
 from server.engine.preparation import Commands, Inbox, Preparation
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
+from server.engine_config import EngineConfig
 from server.errors import CorralError
 from server.ipc import (
     Answer,

@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from server.config import EngineConfig
 from server.engine import errand, llama
 from server.engine.batch import Batch, Tokens
 from server.engine.divergence import Rows, Scores
 from server.engine.opening import open_model, plan, warm_up
+from server.engine_config import EngineConfig
 from server.errands import Advance, Measure, Measured
 from server.errors import EngineError
 from server.ipc import Load

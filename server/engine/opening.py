@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Batch
 from server.engine.vocabulary import Vocabulary
+from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 from server.estimate import KV_BYTES, choose_n_ctx
 from server.ipc import Load, Loading, Message, ModelInfo

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.errors import EngineError
 from server.layout import Layout
 

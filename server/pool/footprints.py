@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.pool.cache_folder import replace_file
 
 log = logging.getLogger(__name__)

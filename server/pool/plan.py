@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from server.config import EngineConfig, KVQuant, ModelConfig
+from server.config import ModelConfig
+from server.engine_config import EngineConfig, KVQuant
 from server.errors import InvalidRequest, ModelLoadError
 from server.estimate import choose_n_ctx
 from server.gguf import Header, read_header

@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from server.app import create_app
-from server.config import Config, EngineConfig, ModelConfig, ServerConfig
+from server.config import Config, ModelConfig, ServerConfig
+from server.engine_config import EngineConfig
 from server.errors import CorralError, ModelNotFound, QueueFull
 from server.ipc import (
     Accepted,

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from server.commands import card
-from server.config import Config, EngineConfig, FoundConfig
+from server.config import Config, FoundConfig
+from server.engine_config import EngineConfig
 from server.estimate import WORKER_BYTES
 from tests import card_of_mixtral as mixtral
 from tests.gguf_files import write_gguf

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from server.commands import models, running
-from server.config import Config, EngineConfig, FoundConfig, ModelConfig
+from server.config import Config, FoundConfig, ModelConfig
+from server.engine_config import EngineConfig
 from server.estimate import estimate
 from server.gguf import read_header
 from tests.gguf_files import write_gguf

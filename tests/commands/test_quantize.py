@@ -14,10 +14,10 @@ from rich.console import Console
 
 from server.commands.failure import CommandError
 from server.commands.quantize import Options, parse, run, target
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Batch
 from server.engine.llama import Context, Log, Model, backend
+from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 from server.gguf import read_header
 from server.quants import NAMES

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 
-from server.config import EngineConfig
 from server.engine import llama, opening
 from server.engine.batch import Batch
+from server.engine_config import EngineConfig
 from server.errors import CorralError
 from server.ipc import Load
 from tests.conftest import ROOT

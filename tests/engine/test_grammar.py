@@ -12,7 +12,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.engine import Engine
 from server.engine.grammar import MAX_RULES, MAX_SOURCE, Constraint, Grammars
@@ -20,6 +19,7 @@ from server.engine.kv import KVCells
 from server.engine.llama import backend
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
+from server.engine_config import EngineConfig
 from server.errors import EngineError, InvalidRequest
 from server.ipc import Delta, Event, Failed, Finished, GenerateRequest, Grammar, Text
 from server.sampling import SamplingParams

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Batch
 from server.engine.llama import Context, Devices, Log, Logits, Model, NoRoom, backend
 from server.engine.llama.context import KV_TYPES
 from server.engine.llama.model import Settings
 from server.engine.llama.overrides import EXPERTS
+from server.engine_config import EngineConfig
 from server.errors import EngineError, ModelLoadError
 from server.threads import cores
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.llama import Device, Devices, Log, backend, devices, rpc
 from server.engine.llama.devices import ACCEL, CPU, GPU, IGPU, all_devices, choose
+from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Batch
 from server.engine.embedder import Embedder
@@ -18,6 +17,7 @@ from server.engine.job import Job, Limits
 from server.engine.llama import EmbeddingContext, Log, Model, Vectors, backend
 from server.engine.llama.backend import C
 from server.engine.vocabulary import Vocabulary
+from server.engine_config import EngineConfig
 from server.errors import EngineError
 from server.ipc import Answer, Embed, Embedded, Event
 from tests import bert

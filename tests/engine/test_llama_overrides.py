@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from server.config import EngineConfig
 from server.engine.llama.overrides import experts, overrides
+from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 
 TYPES = {"CPU": 1, "CUDA0": 2}

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from server.config import EngineConfig
 from server.engine.llama import Devices, rpc
 from server.engine.llama.ggml import ggml
+from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 from tests.engine.lenders import lending, needs_rpc
 

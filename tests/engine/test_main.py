@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from server.config import EngineConfig
 from server.engine import main
+from server.engine_config import EngineConfig
 from server.errors import ContextLengthExceeded, InvalidRequest, ModelLoadError
 from server.ipc import (
     Accepted,

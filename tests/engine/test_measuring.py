@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.config import EngineConfig
 from server.engine import llama, measuring
 from server.engine.batch import Batch
 from server.engine.llama import Context, Model, backend
+from server.engine_config import EngineConfig
 from server.errands import Advance, Measure
 from server.errors import EngineError
 from tests import bert

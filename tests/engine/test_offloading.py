@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import pytest
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.ipc import LoadFailed, ModelInfo, Text
 from tests.engine.lenders import Lender, lending, needs_rpc
 from tests.engine.offloading import Opened, Wanted, opened

@@ -9,9 +9,9 @@ import numpy as np
 import psutil
 import pytest
 
-from server.config import EngineConfig
 from server.engine import llama, opening
 from server.engine.llama import Context, Log, Model, backend
+from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 from server.ipc import Load
 from server.offload import ALL

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Tokens
 from server.engine.llama import CANDIDATE, Chain, Logits, backend, samplers
 from server.engine.sampler import BLOCK, SEEDS, Sampler
 from server.engine.vocabulary import Vocabulary
+from server.engine_config import EngineConfig
 from server.sampling import SamplingParams
 from tests.engine.fake import FakeTokenizer
 

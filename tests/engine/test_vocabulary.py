@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.config import EngineConfig
 from server.engine import llama
 from server.engine.batch import Tokens
 from server.engine.llama import backend
 from server.engine.vocabulary import Vocabulary
+from server.engine_config import EngineConfig
 from server.ipc import Text
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<filename>")

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from server.app import create_app
-from server.config import Config, ConfigError, EngineConfig, FoundConfig, ModelConfig
+from server.config import Config, ConfigError, FoundConfig, ModelConfig
+from server.engine_config import EngineConfig
 from server.errors import ModelNotFound
 from server.pool.catalog import Catalog, read_catalog
 from server.pool.header_cache import HeaderCache

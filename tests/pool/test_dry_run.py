@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server import estimate as sizes
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.errors import EngineError
 from server.gguf import read_header
 from server.layout import Layout

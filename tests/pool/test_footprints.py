@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.pool import footprints
 from server.pool.footprints import DEFAULT_SPEED, Footprint, Footprints, key_of
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from server.config import Config, EngineConfig, FoundConfig
+from server.config import Config, FoundConfig
+from server.engine_config import EngineConfig
 from server.errors import InvalidRequest, ModelLoadError, ModelNotFound
 from server.need import Need
 from server.pool.catalog import Catalog, read_catalog

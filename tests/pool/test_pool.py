@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import psutil
 import pytest
 
-from server.config import Config, EngineConfig, ModelConfig, ServerConfig
+from server.config import Config, ModelConfig, ServerConfig
+from server.engine_config import EngineConfig
 from server.errors import (
     CorralError,
     InvalidRequest,

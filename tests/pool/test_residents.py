@@ -13,7 +13,8 @@ import psutil
 import pytest
 from pydantic import ByteSize
 
-from server.config import Config, ConfigError, EngineConfig, ModelConfig, PoolConfig, ServerConfig
+from server.config import Config, ConfigError, ModelConfig, PoolConfig, ServerConfig
+from server.engine_config import EngineConfig
 from server.errors import Busy, ModelNotFound, Unavailable, WorkerDied
 from server.pool.events import Listener, Reloaded, StateChanged
 from server.pool.footprints import Footprint, Footprints

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from server.config import EngineConfig, ModelConfig
+from server.config import ModelConfig
+from server.engine_config import EngineConfig
 from server.ipc import Embed, Embedded
 from server.pool.process import COMMAND
 from server.pool.spare import Spare

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 from server.api.body import Body, json_body
 from server.api.deps import AppServices
-from server.config import KVQuant
+from server.engine_config import KVQuant
 from server.need import Need
 
 router = APIRouter(prefix="/admin", include_in_schema=False)

@@ -1,4 +1,4 @@
-"""llama.cpp's library and its log."""
+"""llama.cpp's start and its log, and objects that are freed once."""
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
 # pyright: reportUnknownVariableType=false, reportMissingTypeStubs=false, reportPrivateUsage=false
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
@@ -9,12 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Self
 
-from llama_cpp import llama_cpp as bindings
+from server.engine.llama.library import C
 
 log = logging.getLogger(__name__)
-
-C: Any = bindings
-"""The library's functions, structs and constants."""
 
 LOG_ERROR = 4
 

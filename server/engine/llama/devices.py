@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple, Self
 
-from server.config import EngineConfig
 from server.engine.llama import rpc
 from server.engine.llama.ggml import ggml
 from server.engine.llama.overrides import overrides
+from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 
 CPU, GPU, IGPU, ACCEL = range(4)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.config import EngineConfig
 from server.engine.batch import Batch
 from server.engine.llama.backend import C, Owned
 from server.engine.llama.context import Binding, common_params, rows_at
 from server.engine.llama.model import Model
+from server.engine_config import EngineConfig
 from server.errors import EngineError
 
 Vectors = NDArray[np.float32]

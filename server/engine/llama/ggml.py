@@ -5,7 +5,7 @@
 from ctypes import c_char_p, c_size_t, c_void_p
 from typing import Any
 
-from llama_cpp import _ggml
+from server.engine.llama.library import ggml
 
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "ggml_backend_buft_name": (c_char_p, c_void_p),
@@ -25,7 +25,6 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 """By name: the type of the result, then those of the arguments."""
 
-ggml: Any = _ggml.libggml
 for name, (result, *arguments) in SIGNATURES.items():
     function = getattr(ggml, name)
     function.restype, function.argtypes = result, arguments

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
-from server.config import EngineConfig
 from server.engine.llama.backend import C, Log, Owned
 from server.engine.llama.devices import Devices
 from server.engine.llama.overrides import overrides
 from server.engine.llama.vocabulary import RawVocabulary
+from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}

@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-from server.config import EngineConfig
+from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 
 EXPERTS = r"\.ffn_(gate_up|gate|up|down)_(ch)?exps"
