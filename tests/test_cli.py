@@ -46,7 +46,7 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
 
 def test_without_a_command_there_is_help() -> None:
     result = corral()
-    commands = "serve models plan template pull quantize bench-quants rpc-server config"
+    commands = "serve chat run models plan template pull quantize bench-quants rpc-server config"
     for command in commands.split():
         assert command in result.output
 
