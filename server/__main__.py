@@ -1,17 +1,14 @@
 """The CLI `corral`. What a command needs is imported when it runs."""
 
 import gc
-from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 
-from server import __version__
-
-if TYPE_CHECKING:
-    from server.config import Config
+from server import __version__, terminal
+from server.cli import EXIT_FAILED, EXIT_STOPPED, ConfigOption, fail, load, told
 
 app = typer.Typer(
     name="corral",
@@ -20,15 +17,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-DEFAULT_CONFIG = Path("config.yaml")
-
-EXIT_FAILED, EXIT_CONFIG, EXIT_STOPPED = 1, 2, 130
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="The YAML file.", show_default=str(DEFAULT_CONFIG)),
-]
 
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; one per core if not given.")
@@ -66,7 +54,7 @@ def serve(
 
     given: dict[str, object] = {"host": host, "port": port, "log_level": log_level}
     overrides = {key: value for key, value in given.items() if value is not None}
-    with _told(), closing(Spare(COMMAND)) as spare:
+    with told(), closing(Spare(COMMAND)) as spare:
         # It imports what it needs while we do.
         spare.prepare()
         # What is imported stays: looking for garbage in it was a tenth of the imports' time.
@@ -75,7 +63,7 @@ def serve(
 
         gc.freeze()
         gc.enable()
-        if not command.run(lambda: _load(config, overrides), spare):
+        if not command.run(lambda: load(config, overrides), spare):
             raise typer.Exit(EXIT_FAILED)
 
 
@@ -102,11 +90,11 @@ def models(
 
     if card is None and ctx is not None:
         raise typer.BadParameter("--ctx goes with --card")
-    with _told():
+    with told():
         if card is None:
-            command.run(_load(config, {}), as_json, out())
+            command.run(load(config, {}), as_json, out())
         else:
-            card_command.run(card, _load(config, {}, needed=False), ctx, as_json, out())
+            card_command.run(card, load(config, {}, needed=False), ctx, as_json, out())
 
 
 @app.command()
@@ -120,11 +108,11 @@ def template(
     """Show which chat template a model gets, and why; the model is not loaded."""
     from server.commands import template as command
 
-    with _told():
+    with told():
         if (path := Path(model)).suffix == ".gguf" and path.is_file():
             command.run(path, None, chat_template, typer.echo)
         else:
-            command.run_by_name(_load(config, {}), model, chat_template, typer.echo)
+            command.run_by_name(load(config, {}), model, chat_template, typer.echo)
 
 
 @app.command()
@@ -145,14 +133,17 @@ def plan(
     """Show what a model takes of RAM and GPUs, layer by layer, and what `auto` would do."""
     from server.commands import plan as command
 
-    with _told():
+    with told():
         free = command.free(gpu_free, ram_free)
         order = command.order(ctx, slots, kv_quant)
         if (path := Path(model)).suffix == ".gguf" and path.is_file():
             made = command.of_file(path, order, free)
         else:
-            made = command.of_name(_load(config, {}), model, order, free)
+            made = command.of_name(load(config, {}), model, order, free)
         command.run(made, exact, as_json, plot, typer.echo)
+
+
+terminal.add_to(app)
 
 
 @app.command()
@@ -174,11 +165,11 @@ def pull(
     """Fetch a model from the Hugging Face hub; what broke off is continued."""
     from server.commands import pull as command
 
-    with _told():
+    with told():
         try:
             command.run(repo, wanted, local_dir, revision, typer.echo)
         except KeyboardInterrupt:
-            _fail("stopped; the same command goes on from here", EXIT_STOPPED)
+            fail("stopped; the same command goes on from here", EXIT_STOPPED)
 
 
 @app.command()
@@ -199,7 +190,7 @@ def quantize(
     from server.commands.console import err, out
 
     options = command.Options(out_dir, force, requantize, threads)
-    with _told():
+    with told():
         command.run(source, to, options, out(), err())
 
 
@@ -217,7 +208,7 @@ def bench_quants(
     from server.commands.console import err, out
 
     options = command.Options(text, ctx, pieces or None, threads, plot)
-    with _told():
+    with told():
         command.run(files, options, out(), err())
 
 
@@ -244,7 +235,7 @@ def rpc_server(
     try:
         command.run(host, port, threads, cache, tuple(device or ()))
     except OSError as error:
-        _fail(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_FAILED)
+        fail(f"cannot listen on {host}:{port}: {error.strerror}", EXIT_FAILED)
 
 
 @app.command("config")
@@ -253,46 +244,6 @@ def print_config() -> None:
     from server import example
 
     typer.echo(example.annotated(example.DEMO), nl=False)
-
-
-def _load(path: Path | None, server: dict[str, object], *, needed: bool = True) -> "Config":
-    """The configuration at `path`, or at the default one, or without a file if none is needed.
-
-    Raises ConfigError.
-    """
-    from server.config import ConfigError
-    from server.config_file import load
-
-    if path is None and DEFAULT_CONFIG.is_file():
-        path = DEFAULT_CONFIG
-    if path is None and needed:
-        raise ConfigError(
-            f"no --config given, and there is no {DEFAULT_CONFIG} in {Path.cwd()}; "
-            "`corral config` prints one"
-        )
-    return load(path, server)
-
-
-@contextmanager
-def _told() -> Generator[None]:
-    """End the process with a message where a command cannot go on."""
-    from server.commands.failure import CommandError
-    from server.config import ConfigError
-    from server.errors import CorralError
-
-    try:
-        yield
-    except ConfigError as error:
-        _fail(str(error), EXIT_CONFIG)
-    except CommandError as error:
-        _fail(str(error), EXIT_FAILED)
-    except CorralError as error:
-        _fail(error.message, EXIT_FAILED)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"corral: {message}", err=True)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

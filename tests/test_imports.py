@@ -45,8 +45,10 @@ OURS = {
     "chat": LEAVES | {"chat", "ipc"},
     "api": LEAVES | {"api", "chat", "pool", "ipc"},
     "app": LEAVES | {"api", "chat", "pool", "ipc"},
-    "commands": LEAVES | {"app", "chat", "commands", "pool"},
-    "__main__": LEAVES | {"example", "commands", "pool"},
+    "commands": LEAVES | {"app", "chat", "commands", "ipc", "pool"},
+    "cli": LEAVES | {"commands"},
+    "terminal": LEAVES | {"cli", "commands"},
+    "__main__": LEAVES | {"cli", "commands", "example", "pool", "terminal"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
 

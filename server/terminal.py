@@ -1,0 +1,139 @@
+"""`corral chat` and `corral run`: a model in this terminal, with options as llama.cpp spells them.
+
+Underscores in them are as good as hyphens, as in llama.cpp.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.cli import EXIT_STOPPED, load, told
+
+Model = Annotated[str, typer.Argument(help="A model's id or another of its names, or a GGUF file.")]
+Prompt = Annotated[
+    str | None, typer.Option("-p", "--prompt", help="The prompt; of a chat, the first message.")
+]
+PromptFile = Annotated[Path | None, typer.Option("-f", "--file", help="A file with the prompt.")]
+Escape = Annotated[
+    bool, typer.Option("-e/--no-escape", "--escape", help=r"Read \n, \t and the like in -p.")
+]
+System = Annotated[str | None, typer.Option("-sys", "--system-prompt", help="The system prompt.")]
+Interactive = Annotated[
+    bool,
+    typer.Option(
+        "-i",
+        "-ins",
+        "-cnv",
+        "--interactive",
+        "--instruct",
+        "--conversation",
+        help="Chat, as `corral chat` does.",
+    ),
+]
+Template = Annotated[
+    str | None, typer.Option("--chat-template", help="A name of templates/, or a .jinja file.")
+]
+GpuLayers = Annotated[
+    str | None,
+    typer.Option(
+        "-ngl", "--gpu-layers", "--n-gpu-layers", metavar="N|all|auto", help="Layers on the GPU."
+    ),
+]
+CtxSize = Annotated[
+    int | None,
+    typer.Option("-c", "--ctx-size", help="Context in tokens; 0: as the model was trained."),
+]
+Threads = Annotated[int | None, typer.Option("-t", "--threads", help="CPU threads.")]
+Predict = Annotated[
+    int,
+    typer.Option(
+        "-n", "--predict", "--n-predict", help="Most tokens of an answer; -1: until it ends."
+    ),
+]
+Temp = Annotated[float | None, typer.Option("--temp", "--temperature", help="Randomness.")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Keep the k best tokens; 0: all.")]
+TopP = Annotated[float | None, typer.Option("--top-p", help="Keep the best of this joint mass.")]
+MinP = Annotated[
+    float | None, typer.Option("--min-p", help="Drop tokens below this share of the best one's.")
+]
+RepeatPenalty = Annotated[
+    float | None, typer.Option("--repeat-penalty", help="Divides repeated tokens' logits.")
+]
+Seed = Annotated[int | None, typer.Option("-s", "--seed", help="Same seed, same answer; -1: any.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="The YAML file; config.yaml, if there is one.")
+]
+
+
+def _hyphened(name: str) -> str:
+    return name.replace("_", "-")
+
+
+SPELLING: dict[object, object] = {"token_normalize_func": _hyphened}
+"""Settings of both commands."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make both commands: one function, which knows by which name it was called."""
+    app.command(
+        "chat",
+        context_settings=SPELLING,
+        help="Chat with a model in this terminal. Ctrl-C ends an answer, Ctrl-D the chat.",
+    )(_talk)
+    app.command(
+        "run",
+        context_settings=SPELLING,
+        help="Have a model continue a text, as it stands: no chat template. Only the answer is "
+        "written to standard output.",
+    )(_talk)
+
+
+def _talk(
+    called: typer.Context,
+    model: Model,
+    prompt: Prompt = None,
+    file: PromptFile = None,
+    escape: Escape = True,
+    interactive: Interactive = False,
+    system: System = None,
+    chat_template: Template = None,
+    gpu_layers: GpuLayers = None,
+    ctx_size: CtxSize = None,
+    threads: Threads = None,
+    predict: Predict = -1,
+    temp: Temp = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repeat_penalty: RepeatPenalty = None,
+    seed: Seed = None,
+    config: ConfigFile = None,
+) -> None:
+    from server.commands import chat, run
+    from server.commands.session import Wishes, n_tokens, opened, read_prompt
+
+    chats = interactive or called.info_name == "chat"
+    if not chats and (system is not None or chat_template is not None):
+        raise typer.BadParameter("-sys and --chat-template go with a chat: -i")
+    engine = {"n_gpu_layers": gpu_layers, "n_ctx": ctx_size, "n_threads": threads}
+    sampling = {
+        "temperature": temp,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repeat_penalty": repeat_penalty,
+        "seed": None if seed == -1 else seed,
+    }
+    try:
+        with told():
+            text, n = read_prompt(prompt, file, escape), n_tokens(predict)
+            wishes = Wishes(engine, sampling, chat_template)
+            whole = None if chats else run.prompt(text)
+            with opened(load(config, {}, needed=False), model, wishes) as session:
+                if whole is None:
+                    chat.run(session, text, system, n)
+                else:
+                    run.run(session, whole, n)
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_STOPPED) from None
