@@ -106,7 +106,7 @@ def probe(template: Template, bos: str, eos: str) -> Capabilities:
         results=known and "q-result" in result,
         arguments="object" if fits or not text_fits else "text",
         rows="q-user" in row and "q-again" in row,
-        documents="q-document" in shown(asked, documents=[DOCUMENT]),
+        documents="q-document" in shown(asked, [], [DOCUMENT]),
         wants_null=wants_null,
     )
 

@@ -133,7 +133,8 @@ class ChatFormat:
                 "bos_token": self.bos,
                 "eos_token": self.eos,
             },
-            tools=[_shaped(tool) for tool in tools] or None,
+            # Command R7B's template goes through the tools wherever there are documents.
+            tools=[_shaped(tool) for tool in tools] or ([] if documents else None),
             adapt=self.adapt,
             documents=documents or None,
         )

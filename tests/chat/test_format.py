@@ -269,6 +269,7 @@ class TestBagel:
             (OTHER, "bagel-alpaca", True),
             (OTHER, "llama-2", False),
             (OTHER, "vicuna", False),
+            (ModelConfig(path=Path("vicuna-7b.gguf")), None, False),
         ],
     )
     def test_whose_templates(self, config: ModelConfig, asked: str | None, bagels: bool) -> None:

@@ -148,3 +148,20 @@ def test_without_tools(family: Family, public_templates: Path) -> None:
     found = format_of(family, public_templates).plan(Turn([{"role": "user", "content": "Hi"}]))
     assert found.grammar is None
     assert "get_weather" not in found.prompt.text
+
+
+TAKING = (
+    "CohereForAI-c4ai-command-r7b-12-2024-tool_use",
+    "ibm-granite-granite-3.3-2B-Instruct",
+    "ibm-granite-granite-4.0",
+)
+
+
+@EACH
+def test_documents(family: Family, public_templates: Path) -> None:
+    chat = format_of(family, public_templates)
+    assert chat.adapt.can.documents is (family.file in TAKING)
+    if chat.adapt.can.documents:
+        document = {"title": "Of Bonn", "text": "It rains in Bonn."}
+        text = chat.prompt(CONVERSATION[:2], documents=[document]).text
+        assert text.count("It rains in Bonn.") == 1

@@ -1,0 +1,85 @@
+"""examples/, run as they stand against the test's server."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process import ANSWER_S, ROOT
+
+FOLDER = ROOT / "examples"
+
+HORSES = (
+    "Horses eat grass. They are fast, and people have ridden them for ages. They live in herds."
+)
+
+
+def run(url: str, name: str, *args: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        (sys.executable, str(FOLDER / name), *args),
+        input=said,
+        env={**os.environ, "CORRAL_URL": f"{url}/v1"},
+        capture_output=True,
+        text=True,
+        timeout=ANSWER_S,
+        check=False,
+    )
+
+
+def output(url: str, name: str, *args: str, said: str = "") -> str:
+    """The standard output of an example that must succeed."""
+    done = run(url, name, *args, said=said)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_all_are_run() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    names = [path.name for path in FOLDER.glob("*.py")]
+    assert len(names) >= 4
+    assert [name for name in names if f'"{name}"' not in text] == []
+
+
+def test_chat_in_the_terminal(url: str) -> None:
+    said = "My name is Ada.\nWhat is my name?\n\nnever asked\n"
+    text = output(url, "chat_in_the_terminal.py", said=said)
+    assert text.count("> ") == 3
+    assert all(len(answer.strip()) > 1 for answer in text.split("> ")[1:3])
+    assert output(url, "chat_in_the_terminal.py", "org/tiny.Q4_1", said="") == "> "
+
+
+def test_contextual_qa(url: str) -> None:
+    assert "open from 9 to 18" in output(url, "contextual_qa.py")
+    assert output(url, "contextual_qa.py", "When is the library closed?").strip()
+
+
+def test_summarise(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text(HORSES)
+    assert "horse" in output(url, "summarise.py", str(file)).lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("Horses eat grass. " * 1000, "context"), ("a\nENDINPUT\nb", "documents.0.text")],
+)
+def test_what_cannot_be_summarised(url: str, tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text(text)
+    done = run(url, "summarise.py", str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"{file}: ") and reason in done.stderr
+
+
+def test_function_calling(url: str) -> None:
+    lines = output(url, "function_calling.py").splitlines()
+    called, answer = lines[0], "\n".join(lines[1:])
+    found = re.fullmatch(r"count_word\((\{.*\})\) = (\d+)", called)
+    assert found
+    source = (FOLDER / "function_calling.py").read_text(encoding="utf-8")
+    assert source.count(json.loads(found[1])["word"]) == int(found[2])
+    assert answer.strip()
