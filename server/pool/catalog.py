@@ -44,9 +44,10 @@ class Entry:
         return self.configured or self.fault is None
 
     def same_as(self, other: "Entry") -> bool:
-        """Whether it is loaded in the same way from the same files."""
+        """Whether it is loaded in the same way from the same files, whatever else is different."""
+        ours, theirs = self.config, other.config
         return (
-            self.config == other.config
+            (ours.path, ours.engine) == (theirs.path, theirs.engine)
             and self.found == other.found
             and self.header == other.header
             and self.fault == other.fault

@@ -57,6 +57,12 @@ class Keeper:
         worker = self.worker
         return worker if worker is not None and worker.alive and self.closing is None else None
 
+    def reconfigure(self, config: ModelConfig) -> None:
+        """From now on everything but the engine is as in `config`."""
+        self._config = config.model_copy(update={"engine": self._config.engine})
+        if self.worker is not None:
+            self.worker.config = self._config
+
     def close(self) -> asyncio.Task[None]:
         """End the worker; open requests fail. The task ends when its memory is free."""
         if self.closing is None:

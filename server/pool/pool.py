@@ -60,7 +60,7 @@ class ModelPool:
         self._claims = Claims(footprints)
         spare = spare or Spare(COMMAND)
         self._residents = Residents(config, self._catalog, self._claims, self.events, spare)
-        self._stopping = False
+        self._started = self._stopping = False
 
     @property
     def config(self) -> Config:
@@ -100,12 +100,17 @@ class ModelPool:
 
     def ready(self) -> bool:
         """No model that is to be preloaded is still to come, and we are not stopping."""
-        preloaded = (self.residents[id] for id, model in self.models.items() if model.preload)
+        preloaded = self._preloaded
         return (
             not self._stopping
+            and (self._started or not preloaded)
             and not self._residents.preloading
-            and all(resident.state != "loading" for resident in preloaded)
+            and all(self.residents[id].state != "loading" for id in preloaded)
         )
+
+    @property
+    def _preloaded(self) -> list[str]:
+        return [id for id, model in self.models.items() if model.preload]
 
     def usable(self, model: str) -> bool:
         """Whether a request would be taken at once. Raises ModelNotFound."""
@@ -139,11 +144,10 @@ class ModelPool:
     async def start(self) -> None:
         """Begin to load the models that are to be preloaded. Does not wait for them."""
         now = time.monotonic()
-        for number, id in enumerate(id for id in self.models if id in self._residents.preloading):
-            resident = self.residents[id]
+        for number, id in enumerate(self._preloaded):
             # One after the other has its turn, in the order of the file.
-            resident.wanted_since = now + number * 1e-6
-            self._residents.changed(resident)
+            self._residents.preload(self.residents[id], now + number * 1e-6)
+        self._started = True
 
     async def close(self) -> None:
         """Stop all workers."""
@@ -228,6 +232,9 @@ class ModelPool:
         resident = self.residents[self.resolve(model)]
         if resident.busy and not force:
             raise Busy(f"model {resident.entry.id} is in use; force ends its requests")
+        if resident.n_waiters:
+            # Else they would have it loaded again at once.
+            resident.error = Unavailable(f"model {resident.entry.id} was unloaded")
         leaving = self._residents.unload(resident, "as asked")
         if leaving is None:
             return False

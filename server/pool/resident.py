@@ -134,6 +134,8 @@ class Resident:
         if self.entry.config.pinned != entry.config.pinned:
             self.pinned = entry.config.pinned
         self.entry = entry
+        if self.keeper is not None:
+            self.keeper.reconfigure(entry.config)
 
     def emptied(self) -> None:
         """Its memory is free."""

@@ -28,8 +28,9 @@ MADE_ROOM = "to make room for {}"
 
 
 class Residents:
-    """All models, loaded or not, by id. `preloading`: ids of those to be loaded at start that have
-    not served yet. Used on the event loop only.
+    """All models, loaded or not, by id. Used on the event loop only.
+
+    `preloading`: ids of those to be loaded unasked that have not served yet.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Residents:
     ):
         self.config = config
         self.memory = Memory(config.pool)
-        self.preloading = {id for id, model in catalog.models.items() if model.preload}
+        self.preloading = set[str]()
         self._claims = claims
         self._events = events
         self._spare = spare
@@ -93,6 +94,12 @@ class Residents:
             resident.leaving_because = reason
         return resident.keeper.close()
 
+    def preload(self, resident: Resident, now: float) -> None:
+        """Have it loaded if there is room."""
+        self.preloading.add(resident.entry.id)
+        resident.wanted_since = now
+        self.changed(resident)
+
     def replace(self, catalog: Catalog, config: Config) -> None:
         """From now on these are the models. Those that have changed restart when they are idle."""
         self.config = config
@@ -106,7 +113,10 @@ class Residents:
                 resident.become(entry)
             self.changed(resident)
         for id, entry in catalog.entries.items():
-            self._all.setdefault(id, _resident(entry))
+            if id not in self._all:
+                self._all[id] = _resident(entry)
+                if entry.config.preload:
+                    self.preload(self._all[id], time.monotonic())
         # In the order of the configuration.
         order = {id: number for number, id in enumerate(catalog.entries)}
         self._all = dict(sorted(self._all.items(), key=lambda each: order.get(each[0], len(order))))

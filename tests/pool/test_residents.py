@@ -21,6 +21,7 @@ from server.pool.footprints import Footprint, Footprints
 from server.pool.generation import Generation
 from server.pool.pool import Lease, ModelPool
 from server.pool.spare import Spare
+from server.sampling import SamplingParams
 from tests.gguf_files import write_gguf
 from tests.pool.test_pool import Starts, first_delta, request, running, text
 
@@ -413,6 +414,16 @@ async def test_unloading_spares_requests_but_by_force(machine: Machine) -> None:
         assert await pool.unload("a")
 
 
+async def test_who_waits_for_a_load_learns_that_it_was_ended(machine: Machine) -> None:
+    async with machine.open(machine.config("a", 1), "slow") as pool:
+        waiting = asyncio.create_task(pool.lease("a"))
+        await until(lambda: state(pool, "a") == "loading")
+        assert await pool.unload("a", force=True)
+        with pytest.raises(Unavailable, match="model a was unloaded"):
+            await waiting
+        assert len(machine.starts.lines) == 1
+
+
 async def test_close_during_an_unload(machine: Machine) -> None:
     async with machine.open(machine.config("a", 1)) as pool:
         await use(pool, "a")
@@ -486,6 +497,29 @@ async def test_a_reload_leaves_alone_what_is_as_it_was(machine: Machine) -> None
         lease = await waiting
         assert pid(pool, "b") != pids[1] and lease.worker.config.engine.n_ctx == 32
         lease.release()
+
+
+async def test_what_needs_no_restart_holds_at_once(machine: Machine) -> None:
+    async with machine.open(machine.config({"a": machine.model("a")}, 2)) as pool:
+        await use(pool, "a")
+        number = pid(pool, "a")
+        sampling = SamplingParams(temperature=0.25)
+        changed = machine.model("a", sampling=sampling, aliases=("other",), pinned=True)
+        told = await pool.reload(machine.config({"a": changed}, 2))
+        assert told.changed == ()
+        lease = await pool.lease("other")
+        assert lease.worker.config.sampling == sampling
+        assert pool.residents["a"].pinned and pid(pool, "a") == number
+        lease.release()
+
+
+async def test_a_reload_may_preload(machine: Machine) -> None:
+    async with machine.open(machine.config("a", 2)) as pool:
+        models = {"a": machine.model("a"), "b": machine.model("b", preload=True)}
+        await pool.reload(machine.config(models, 2))
+        assert not pool.ready()
+        await until(lambda: state(pool, "b") == "ready")
+        assert pool.ready()
 
 
 async def test_a_reload_that_fails_changes_nothing(machine: Machine) -> None:
