@@ -421,7 +421,8 @@ async def test_who_waits_for_a_load_learns_that_it_was_ended(machine: Machine) -
         assert await pool.unload("a", force=True)
         with pytest.raises(Unavailable, match="model a was unloaded"):
             await waiting
-        assert len(machine.starts.lines) == 1
+        assert state(pool, "a") == "failed"
+        assert len(machine.starts.lines) <= 1
 
 
 async def test_close_during_an_unload(machine: Machine) -> None:
