@@ -115,7 +115,7 @@ def test_every_method_of_a_url_is_told(http: httpx.Client) -> None:
     assert http.put("/openapi.json").headers["allow"]
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/models/", "/v1/models/nobody"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/v1/models/", "/v1/models/nobody"])
 def test_unknown_urls(http: httpx.Client, document: Published, path: str) -> None:
     check(document, http.get(path), 404)
 

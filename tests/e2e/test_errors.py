@@ -148,7 +148,7 @@ def test_bodies_that_are_none(http: httpx.Client, path: str, body: bytes) -> Non
     [
         ("GET", "/v1/chat/completions", 405),
         ("DELETE", "/v1/models", 405),
-        ("GET", "/", 404),
+        ("GET", "/", 405),
         ("GET", "/v1", 404),
         ("POST", "/v1/chat/completion", 404),
         ("POST", "/v1/chat/completions/", 404),
