@@ -267,7 +267,11 @@ class _Outbox:
             n_running, n_waiting = len(scheduler.running), len(scheduler.waiting)
         step = Step(tuple(events), n_running, n_waiting)
         # `send` would make a pickler of its own kind for each message.
-        self._pipe.send_bytes(pickle.dumps(step, pickle.HIGHEST_PROTOCOL))
+        try:
+            self._pipe.send_bytes(pickle.dumps(step, pickle.HIGHEST_PROTOCOL))
+        except BrokenPipeError:
+            # The server is gone, and this thread is the first to see it.
+            os._exit(0)
 
 
 if __name__ == "__main__":
