@@ -7,10 +7,10 @@ import hashlib
 import logging
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from server.engine_config import EngineConfig
-from server.pool.cache_folder import replace_file
+from server.pool.cache_folder import read_file, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +86,5 @@ def key_of(path: Path, engine: EngineConfig) -> str:
 
 
 def _load(path: Path) -> dict[str, Footprint]:
-    try:
-        content = _Content.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValidationError) as error:
-        log.warning("%s is made anew: %s", path, str(error).splitlines()[0])
-        return {}
-    return content.taken if content.version == VERSION else {}
+    content = read_file(path, _Content)
+    return content.taken if content is not None and content.version == VERSION else {}

@@ -8,10 +8,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from server.gguf import Header, read_header
-from server.pool.cache_folder import replace_file
+from server.pool.cache_folder import read_file, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +68,5 @@ class HeaderCache:
 
 
 def _load(path: Path) -> dict[str, _Kept]:
-    try:
-        content = _Content.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValidationError) as error:
-        log.warning("%s is made anew: %s", path, str(error).splitlines()[0])
-        return {}
-    return content.files if content.version == VERSION else {}
+    content = read_file(path, _Content)
+    return content.files if content is not None and content.version == VERSION else {}
