@@ -31,6 +31,9 @@ MIN_REUSE = 8
 MAX_COPY = 50
 """Cells copied for each one that is of use; copying is hundreds of times cheaper than computing."""
 
+MAX_SAVED = 8
+"""Cells saved for each one that nobody else has; into fresh memory, saving is slower than copying."""
+
 
 class Cells(Protocol):
     """What llama.cpp's context offers; the tests have one of their own."""
@@ -255,7 +258,7 @@ class KVCells:
 
     def _empty(self, slot: Slot) -> None:
         """Save what a free slot keeps, and drop it."""
-        if len(slot.kept) and not self._is_saved(slot.kept):
+        if len(slot.kept) and self._is_worth_saving(slot):
             self._remember(slot.kept, self._cells.save(slot.id))
         self._drop(slot)
 
@@ -265,13 +268,13 @@ class KVCells:
         slot.kept = slot.kept[:0]
         slot.used_at = 0
 
-    def _is_saved(self, tokens: Tokens) -> bool:
-        return any(
-            isinstance(holder, Saved)
-            and n == len(tokens)
-            and (self.can_trim or holder.n_cells == n)
-            for holder, n in self._tree.find(tokens)
-        )
+    def _is_worth_saving(self, slot: Slot) -> bool:
+        """Others have too little of what it keeps, in slots or in RAM."""
+        others = ((h, n) for h, n in self._tree.find(slot.kept) if h is not slot)
+        if not self.can_trim:
+            return not any(n == len(slot.kept) == holder.n_cells for holder, n in others)
+        n_known = max((min(n, holder.n_cells) for holder, n in others), default=0)
+        return (len(slot.kept) - n_known) * MAX_SAVED >= len(slot.kept)
 
     def _remember(self, tokens: Tokens, state: State) -> None:
         """Put cells into RAM; shorter ones that they contain and the oldest make room."""

@@ -107,6 +107,29 @@ def test_a_second_wave_uses_the_slots_of_the_first(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(context, "restore", None)
 
 
+@pytest.mark.parametrize(("n_own", "n_saved"), [(2, 0), (4, 1)])
+def test_what_others_have_most_of_is_not_saved(n_own: int, n_saved: int) -> None:
+    """The second got its prefix from the first, whose cells are in RAM since then."""
+    context = FakeContext(n_slots=2)
+    kv = cells(context)
+    running = [claim(kv, context, [*LONG, *[30 + i] * n_own]) for i in range(2)]
+    for s in running:
+        kv.release(s, keep=True)
+    saved: list[int] = []
+    save = context.save
+
+    def count(slot: int) -> State:
+        saved.append(slot)
+        return save(slot)
+
+    context.save = count
+    while kv.make_room():
+        pass
+    assert len(saved) == n_saved
+    for i in range(2):
+        assert kv.match(sequence([*LONG, *[30 + i] * n_own, 61])).n >= len(LONG)
+
+
 def test_short_prefixes_are_not_copied() -> None:
     context = FakeContext()
     kv = cells(context)
