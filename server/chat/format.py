@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from server.chat.capabilities import probe
 from server.chat.choice import (
@@ -168,34 +169,44 @@ def _allowed(turn: Turn) -> tuple[Tool, ...]:
     return tuple(tool for tool in turn.tools if not choice.names or tool.name in choice.names)
 
 
+class _Wish(NamedTuple):
+    """All that a format depends on."""
+
+    template: str | None
+    dialect: str | None
+    stem: str
+    info: ModelInfo
+    asked: str | None
+    tools: bool
+    documents: bool
+
+
 def chat_format(
-    config: ModelConfig, info: ModelInfo, asked: str | None = None, tools: bool = False
+    config: ModelConfig,
+    info: ModelInfo,
+    asked: str | None = None,
+    tools: bool = False,
+    documents: bool = False,
 ) -> ChatFormat:
     """The format of a model, by the template that `choose` finds.
 
-    `asked` is the request's `chat_template`, `tools` whether it has any. Raises InvalidRequest if
-    there is no template, or if it does not compile.
+    `asked` is the request's `chat_template`, `tools` and `documents` whether it has any. Raises
+    InvalidRequest if there is no template, or if it does not compile.
     """
-    key = (config.template, config.dialect, config.path.stem, info, asked, tools)
+    wish = _Wish(config.template, config.dialect, config.path.stem, info, asked, tools, documents)
     # What clients write must not push out the formats of models.
-    return _clients_format(*key) if asked is not None and is_jinja(asked) else _format(*key)
+    return _clients_format(wish) if asked is not None and is_jinja(asked) else _format(wish)
 
 
 def plan_for(config: ModelConfig, info: ModelInfo, turn: Turn) -> Plan:
     """How to put `turn` to a model, and how to read the answer. Raises InvalidRequest."""
-    return chat_format(config, info, turn.template, bool(turn.tools)).plan(turn)
+    made = chat_format(config, info, turn.template, bool(turn.tools), bool(turn.documents))
+    return made.plan(turn)
 
 
-def _make(
-    template: str | None,
-    dialect: str | None,
-    stem: str,
-    info: ModelInfo,
-    asked: str | None,
-    tools: bool,
-) -> ChatFormat:
-    told = known(info, stem)
-    choice = choose(told, template, asked, tools)
+def _make(wish: _Wish) -> ChatFormat:
+    info, told = wish.info, known(wish.info, wish.stem)
+    choice = choose(told, wish.template, wish.asked, wish.tools, wish.documents)
     try:
         compiled = compile_template(choice.source)
     except InvalidRequest as error:
@@ -208,7 +219,7 @@ def _make(
     source = choice.source
     bagels = is_bagels(choice.name, told.names, told.architecture)
     found = bagel.DIALECT if bagels else dialect_of(source)
-    spoken = dialect_named(dialect) if dialect else found
+    spoken = dialect_named(wish.dialect) if wish.dialect else found
     return ChatFormat(
         compiled,
         info.bos,
@@ -228,26 +239,22 @@ _clients_format = lru_cache(maxsize=8)(_make)
 
 
 @lru_cache(maxsize=64)
-def _format(
-    template: str | None,
-    dialect: str | None,
-    stem: str,
-    info: ModelInfo,
-    asked: str | None,
-    tools: bool,
-) -> ChatFormat:
-    made = _make(template, dialect, stem, info, asked, tools)
+def _format(wish: _Wish) -> ChatFormat:
+    made = _make(wish)
+    model = wish.info.name or wish.stem
     name = f" ({made.choice.name})" if made.choice.name else ""
-    log.info("%s: chat template%s: %s", info.name or stem, name, made.choice.reason)
+    log.info("%s: chat template%s: %s", model, name, made.choice.reason)
     if made.warning:
-        log.warning("%s: %s", info.name or stem, made.warning)
+        log.warning("%s: %s", model, made.warning)
     return made
 
 
 def known(info: ModelInfo, stem: str) -> Known:
     """What is known of the templates of a loaded model, whose file is `stem`.gguf."""
     names = tuple(dict.fromkeys(name for name in (info.name, stem) if name))
-    return Known(info.template, info.tool_template, names, info.architecture)
+    return Known(
+        info.template, info.tool_template, info.document_template, names, info.architecture
+    )
 
 
 def token_ids(info: ModelInfo) -> Mapping[str, int | None]:

@@ -153,7 +153,8 @@ def describe(
         memory=model.memory,
         name=model.metadata("general.name") or "",
         architecture=model.metadata("general.architecture") or "",
-        tool_template=model.tool_template,
+        tool_template=model.template_for("tool_use"),
+        document_template=model.template_for("rag"),
         ends=tuple(filter(None, map(vocabulary.raw.text, vocabulary.ends.tolist()))),
     )
 

@@ -397,6 +397,16 @@ class TestAsked:
         assert plan.template[:2] == ("llama-2", "family")
         assert plan.prompt.text == "<s>[INST] Hi [/INST]"
 
+    def test_the_ggufs_template_for_documents(self) -> None:
+        source = "{% for d in documents %}<{{ d.text }}>{% endfor %}{{ messages[0].content }}"
+        info = replace(INFO, template="plain", document_template=source)
+        config = ModelConfig(path=Path("m.gguf"))
+        assert plan_for(config, info, Turn(HI)).prompt.text == "plain"
+        turn = Turn(HI, documents=({"text": "one"}, {"text": "two"}))
+        assert plan_for(config, info, turn).prompt.text == "<one><two>Hi"
+        with pytest.raises(UnsupportedParameter, match="no place for documents"):
+            plan_for(config, replace(info, document_template=None), turn)
+
     def test_the_ggufs_template_for_tools(self) -> None:
         info = replace(INFO, template="plain", tool_template=CHATML_TOOLS)
         config = ModelConfig(path=Path("m.gguf"))
