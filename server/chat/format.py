@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from jinja2.exceptions import SecurityError
+
+from server.chat.budget import one_clock
 from server.chat.capabilities import probe
 from server.chat.choice import (
     Choice,
@@ -205,6 +208,17 @@ def plan_for(config: ModelConfig, info: ModelInfo, turn: Turn) -> Plan:
 
 
 def _make(wish: _Wish) -> ChatFormat:
+    """Look at a template from all sides, within the time that one rendering may take."""
+    try:
+        with one_clock() as clock:
+            made = _read(wish)
+            clock.tick()
+            return made
+    except SecurityError as error:
+        raise InvalidRequest(f"the chat template says: {error}", param="messages") from error
+
+
+def _read(wish: _Wish) -> ChatFormat:
     info, told = wish.info, known(wish.info, wish.stem)
     choice = choose(told, wish.template, wish.asked, wish.tools, wish.documents)
     try:
