@@ -106,8 +106,7 @@ class Scraper:
                 faults.append(f"{link} cannot be loaded: {error}")
         if not pages:
             raise ToolError("; ".join(faults))
-        more = len(links) - MAX_LINKS
-        left_out = [f"{more} more links are not loaded"] if more > 0 else []
+        left_out = [f"{link} is one too many" for link in links[MAX_LINKS:]]
         return "\n\n".join((*pages, *faults, *left_out))
 
     async def _load(self, link: str) -> str:
