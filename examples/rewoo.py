@@ -29,25 +29,17 @@ from rewoo_tools import Scraper, Search, ToolError, extract_links
 
 EXAMPLES = """\
 examples:
-  python examples/rewoo.py --documents docs "What is a pinned model?"
-  python examples/rewoo.py --allow example.org "What is on https://example.org/ to read?"
-  python examples/rewoo.py --documents docs --show-plan "Which bits has Q4_K?" > plan.txt
+  python examples/rewoo.py --documents examples/library "When is the library open?"
+  python examples/rewoo.py --allow example.org "What does https://example.org/ offer?"
+  python examples/rewoo.py --documents docs --show-plan "What is a pinned model?" > plan.txt
   python examples/rewoo.py --documents docs --plan plan.txt
 """
 
-EXAMPLE: list[ChatCompletionMessageParam] = [
-    {"role": "user", "content": "When was the bridge built?"},
-    {
-        "role": "assistant",
-        "content": """\
-Plan: Search our documents for the bridge.
-:evidence0: = Search[year the bridge was built]
-Plan: Answer the question from what was found.
-:evidence1: = LLM[When was the bridge built, given :evidence0:?]
-Answer: :evidence1:""",
-    },
-]
-"""Said before the question. Bagel needs no example, small models do."""
+SHOWN = {
+    "Search": ("When was the bridge built?", "When was the bridge built"),
+    "Scraper": ("What does https://bridge.example/ say?", "https://bridge.example/"),
+}
+"""Questions, and inputs for their first step: an example of a plan. Only small models need one."""
 
 STEP_TOKENS = 2 * MAX_TEXT + 32
 ANSWER_TOKENS = 256
@@ -86,7 +78,7 @@ class Model:
             for name, tool in tools.items()
         ]
         body = {"chat_template": "rewoo", "tools": shown, "lark": grammar(tools, max_steps)}
-        said = [*(EXAMPLE if "Search" in tools else ()), _says(question)]
+        said = [*_example(next(iter(tools))), _says(question)]
         text, ended = self._ask(said, max_steps * STEP_TOKENS, body)
         if not ended:
             raise PlanError(f"it does not end:\n{text}")
@@ -100,7 +92,9 @@ class Model:
         names = {n: f":evidence{n}:" for n in long}
         documents = [{"name": names[n], "text": evidence[n]} for n in long]
         documents += [{"text": fill(text, evidence)} for text in texts]
-        body = {"chat_template": "bagel-alpaca", "documents": documents}
+        # Models that are not Bagel may go on with an answer to nobody's question.
+        stop = ["### Response:"]
+        body = {"chat_template": "bagel-alpaca", "documents": documents, "stop": stop}
         said = [_says(fill(question, {**evidence, **names}))]
         try:
             text, ended = self._ask(said, ANSWER_TOKENS, body)
@@ -116,6 +110,20 @@ class Model:
             model=self._name, messages=said, temperature=0, max_tokens=most, extra_body=body
         ).choices[0]
         return choice.message.content or "", choice.finish_reason != "length"
+
+
+def _example(tool: str) -> list[ChatCompletionMessageParam]:
+    """A question and its plan, for plans that begin with this tool."""
+    if tool not in SHOWN:
+        return []
+    question, text = SHOWN[tool]
+    plan = f"""\
+Plan: Find what there is about the bridge.
+:evidence0: = {tool}[{text}]
+Plan: Answer the question from what was found.
+:evidence1: = LLM[{question.removesuffix("?")}, given :evidence0:?]
+Answer: :evidence1:"""
+    return [_says(question), {"role": "assistant", "content": plan}]
 
 
 def _says(content: str) -> ChatCompletionMessageParam:

@@ -66,9 +66,9 @@ class Plan(NamedTuple):
 def grammar(tools: Tools, max_steps: int) -> str:
     """Lark for plans. Each step has its own rules, which know the evidence before it."""
     first = {name for name, tool in tools.items() if not tool.needs_evidence} or tools.keys()
-    # Colons begin references, and stand in addresses and before spaces.
-    address = r":\/\/[A-Za-z0-9.-]{1,60}(:[0-9]{2,5})?"
-    character, solid = rf'[^\r\n\[\]":]|: |{address}', r'[^\s\[\]":]'
+    # Colons begin references and stand in addresses. Elsewhere they lead small models astray.
+    address = r"https?:\/\/[A-Za-z0-9.-]{1,60}(:[0-9]{2,5})?"
+    character, solid = rf'[^\r\n\[\]":]|{address}', r'[^\s\[\]":]'
     rules = ["start: step0"]
     for n in range(max_steps):
         known = "|".join(f":evidence{k}:" for k in range(n)) or solid

@@ -124,6 +124,9 @@ def test_from_a_question_to_its_answer(documents: Path, site: Site) -> None:
         "LinkExtractor[input]: List the links in the input.\n"
         "LLM[input]: Answer a question from the evidence that it refers to."
     )
+    assert (
+        "### Response:\nPlan: Find what there is about the bridge.\n:evidence0: = Search[" in plan
+    )
     assert plan.endswith("Question: When is it closed, and why?\n\n### Response:\n")
     text = f"{site.link('/hours')}\nHours\nClosed on Mondays, for cleaning."
     assert first.endswith(
@@ -149,6 +152,16 @@ def test_the_plan_is_held_to_a_grammar(documents: Path) -> None:
         asked = said.requests[0].grammar
     tools = rewoo.tools_of(rewoo.Model(said.url, MODEL), documents, ())
     assert asked and (asked.syntax, asked.source) == ("lark", grammar(tools, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "example"), [(("--allow", "a.example"), "= Scraper[https://bridge"), ((), "")]
+)
+def test_an_example_of_the_tool_that_comes_first(options: tuple[str, ...], example: str) -> None:
+    with saying(":evidence0: = LLM[Why?]\nAnswer: :evidence0:") as said:
+        assert run(said.url, *options, "--show-plan", "Why?").status == 0
+        assert example in said.prompts[0]
+        assert ("about the bridge" in said.prompts[0]) == bool(example)
 
 
 def test_a_plan_of_somebody_elses(documents: Path, tmp_path: Path) -> None:

@@ -190,12 +190,12 @@ class TestGrammar:
         "text",
         [
             "Plan: a\n:evidence0: = Search[b]\nAnswer: :evidence0:",
-            "Plan: See https://a.example:8080/b?c=d#e, and: f.\n"
+            "Plan: See https://a.example:8080/b?c=d#e, and f.\n"
             ":evidence0: = Search[it's 100% (not) x/y; z!]\n"
             "Plan: After :evidence0:, links.\n"
             ":evidence1: = LinkExtractor[:evidence0:]\n"
             "Plan: Käse 文\n"
-            ":evidence2: = LLM[When: given :evidence0: and :evidence1:?]\n"
+            ":evidence2: = LLM[When, given:evidence0: and :evidence1:?]\n"
             "Answer: :evidence1:",
         ],
     )
@@ -209,7 +209,8 @@ class TestGrammar:
             ("Plan: a\n:evidence0: = Google[", "Plan: a\n:evidence0: = "),
             ("Plan: a\n:evidence0: = LLM[", "Plan: a\n:evidence0: = "),
             ("Plan: a\n:evidence0: = Search[]", "Plan: a\n:evidence0: = Search["),
-            ("Plan: a\n:evidence0: = Search[b :evidence0:", "Plan: a\n:evidence0: = Search[b :"),
+            ("Plan: a\n:evidence0: = Search[b :evidence0:", "Plan: a\n:evidence0: = Search[b "),
+            ("Plan: a\n:evidence0: = Search[b: c", "Plan: a\n:evidence0: = Search[b"),
             ("Plan: a\n:evidence0: = Search[b\n", "Plan: a\n:evidence0: = Search[b"),
             ("Plan: a\n:evidence0: = Search[b]\nAnswer: :evidence1:",
              "Plan: a\n:evidence0: = Search[b]\nAnswer: :evidence"),
