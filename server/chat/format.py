@@ -21,7 +21,7 @@ from server.chat.choice import (
     recognised,
 )
 from server.chat.dialect import Answering, Dialect, read_answer
-from server.chat.dialects import bagel, dialect_named, dialect_of
+from server.chat.dialects import bagel, dialect_named, dialect_of, rewoo
 from server.chat.families import is_bagels
 from server.chat.history import Adapter
 from server.chat.lark import Spelling
@@ -63,12 +63,16 @@ class ChatFormat:
     def plan(self, turn: Turn) -> Plan:
         """How to put `turn` to the engine, and how to read the answer. Raises InvalidRequest."""
         allowed = _allowed(turn)
+        shown = turn.tools if allowed else ()
+        if self.dialect.plans:
+            shown, allowed = allowed, ()
+            _check_planned(turn)
         prompt = self.prompt(
             turn.messages,
             turn.variables,
             turn.add_generation_prompt,
             turn.continue_final_message,
-            turn.tools if allowed else (),
+            shown,
             turn.documents,
         )
         begun = str(turn.messages[-1].get("content")) if turn.continue_final_message else ""
@@ -234,6 +238,8 @@ def _read(wish: _Wish) -> ChatFormat:
     bagels = is_bagels(choice.name, told.names, told.architecture)
     found = bagel.DIALECT if bagels else dialect_of(source)
     spoken = dialect_named(wish.dialect) if wish.dialect else found
+    if choice.name == "rewoo":
+        spoken = rewoo.DIALECT
     return ChatFormat(
         compiled,
         info.bos,
@@ -275,6 +281,15 @@ def token_ids(info: ModelInfo) -> Mapping[str, int | None]:
     """The ids of the control tokens, by their texts."""
     ids = info.special_ids or (None,) * len(info.special)
     return dict(zip(info.special, ids, strict=True))
+
+
+def _check_planned(turn: Turn) -> None:
+    if turn.tool_choice.mode == "required":
+        raise UnsupportedParameter(
+            "tool_choice: this chat template asks for a plan of what tools are to do, calling none "
+            "of them, so no call can be required",
+            param="tool_choice",
+        )
 
 
 def _check_continued(messages: Sequence[Mapping[str, object]], add_generation_prompt: bool) -> None:
