@@ -26,7 +26,10 @@ TASK = (
     "what was asked, is complete, and is pleasant to read; length alone is no merit. First give "
     "your reasons in a few sentences."
 )
-DEMAND = "End with your grade from 1 (worthless) to 10 (excellent) in double brackets: [[5]]"
+DEMAND = (
+    "End with a grade n in double brackets, from 1 (worthless) to 10 (excellent): Rating: [[n]]"
+)
+"""Without an example of a number, which weak judges would copy."""
 
 SCHEMA = {
     "type": "object",

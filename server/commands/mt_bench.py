@@ -184,13 +184,13 @@ def faults(turns: Sequence[Turn]) -> list[str]:
         for turn in turns
         if turn.judgement and turn.judgement.rating is None and not turn.judgement.error
     ]
-    said: list[str] = []
+    n, said = len(turns), list[str]()
     if unanswered:
-        said.append(f"{len(unanswered)} answers are missing: {unanswered[0]}")
+        said.append(f"not answered: {len(unanswered)} of {n} ({unanswered[0]})")
     if failed:
-        said.append(f"{len(failed)} answers were not judged: {failed[0]}")
+        said.append(f"not judged: {len(failed)} of {n} ({failed[0]})")
     if unread:
-        said.append(f"{len(unread)} judgements have no rating that can be read; they do not count")
+        said.append(f"no rating can be read: {len(unread)} of {n} judgements; they do not count")
     return said
 
 
