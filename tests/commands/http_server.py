@@ -62,7 +62,8 @@ def answering(answer: Callable[[Asked], Said]) -> Generator[Listening]:
             said = answer(asked)
             text = json.dumps(said.body).encode()
             self.send_response(said.status)
-            for name, value in {**said.headers, "content-length": str(len(text))}.items():
+            own = {"content-type": "application/json", "content-length": str(len(text))}
+            for name, value in {**said.headers, **own}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(text)
