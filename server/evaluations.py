@@ -68,7 +68,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def add_to(app: typer.Typer) -> None:
     """Make the command."""
-    app.command("eval", help="Evaluate a model; nothing is cut or left out in silence.")(_evaluate)
+    app.command("eval", help="Evaluate a model, by lm-evaluation-harness or by a judge.")(_evaluate)
 
 
 def _evaluate(
@@ -103,7 +103,9 @@ def _evaluate(
     ours = {"--judge": judge, "--judge-url": judge_url, "--judge-schema": judge_schema}
     is_bench = task == MT_BENCH
     wrong = {**theirs, "--data": data} if is_bench else {**ours, "--questions": questions}
-    if misplaced := [name for name, value in wrong.items() if value]:
+    if misplaced := [
+        name for name, value in wrong.items() if value is not None and value is not False
+    ]:
         goes = "does not go with" if is_bench else "goes with"
         raise typer.BadParameter(f"{misplaced[0]} {goes} {MT_BENCH}")
     try:
