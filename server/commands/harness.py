@@ -83,7 +83,7 @@ class Harness:
                 # Files of tasks are relative to where it runs.
                 (python, "harness.py"),
                 cwd=folder(),
-                env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
