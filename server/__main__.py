@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from server import __version__, terminal
+from server import __version__, evaluations, terminal
 from server.cli import EXIT_FAILED, EXIT_STOPPED, ConfigOption, fail, load, told
 
 app = typer.Typer(
@@ -144,6 +144,7 @@ def plan(
 
 
 terminal.add_to(app)
+evaluations.add_to(app)
 
 
 @app.command()

@@ -53,7 +53,9 @@ def test_the_collector_rests_only_while_the_server_is_imported(tmp_path: Path) -
 
 def test_without_a_command_there_is_help() -> None:
     result = corral()
-    commands = "serve chat run models plan template pull quantize bench-quants rpc-server config"
+    commands = (
+        "serve chat run eval models plan template pull quantize bench-quants rpc-server config"
+    )
     for command in commands.split():
         assert command in result.output
 

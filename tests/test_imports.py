@@ -47,8 +47,9 @@ OURS = {
     "app": LEAVES | {"api", "chat", "pool", "ipc"},
     "commands": LEAVES | {"app", "chat", "commands", "ipc", "pool"},
     "cli": LEAVES | {"commands"},
+    "evaluations": LEAVES | {"cli", "commands"},
     "terminal": LEAVES | {"cli", "commands"},
-    "__main__": LEAVES | {"cli", "commands", "example", "pool", "terminal"},
+    "__main__": LEAVES | {"cli", "commands", "evaluations", "example", "pool", "terminal"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
 
