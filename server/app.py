@@ -73,13 +73,18 @@ def create_app(
 async def _tell_templates(pool: ModelPool) -> None:
     """Log, of each model as it is loaded, what is wrong with its chat template."""
     listener = pool.events.listen()
+    for model in pool.loads():
+        _tell_template(pool, model)
     while (event := await listener.next()) is not None:
-        if not isinstance(event, StateChanged) or event.state != "ready":
-            continue
-        worker = pool.serving(event.model)
-        if worker is None or not worker.info.generates:
-            continue
-        try:
-            chat_format(worker.config, worker.info)
-        except InvalidRequest as error:
-            log.warning("%s: no chat: %s", event.model, error)
+        if isinstance(event, StateChanged) and event.state == "ready":
+            _tell_template(pool, event.model)
+
+
+def _tell_template(pool: ModelPool, model: str) -> None:
+    worker = pool.serving(model)
+    if worker is None or not worker.info.generates:
+        return
+    try:
+        chat_format(worker.config, worker.info)
+    except InvalidRequest as error:
+        log.warning("%s: no chat: %s", model, error)
