@@ -71,6 +71,7 @@ THEIRS = {
 NOT_AT_START = {
     "server.engine.main": (
         *("asyncio", "fastapi", "gguf", "huggingface_hub", "jinja2", "pydantic_settings", "yaml"),
+        *("llguidance", "server.engine.grammar", "server.engine.schema", "server.engine.gbnf"),
         *("llama_cpp.llama", "llama_cpp.llama_chat_format", "server.chat", "server.config"),
     ),
     "server.commands.serve": (

@@ -35,6 +35,7 @@ class HttpServer(uvicorn.Server):
                 # Closing the pool ends what still runs; this is for what does not run on a model.
                 timeout_graceful_shutdown=2 * STOP_S,
                 lifespan="on",
+                ws="none",
             )
         )
 

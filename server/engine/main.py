@@ -192,8 +192,8 @@ def serve(pipe: Connection, loaded: Loaded) -> None:
         threading.Thread(target=_or_die(target), args=args, daemon=True).start()
     pipe.send(Ready(loaded.info))
     # What lives now lives for good: the collector need not look at it again.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     run(loaded, inbox)
 
 
@@ -272,7 +272,3 @@ class _Outbox:
         except BrokenPipeError:
             # The server is gone, and this thread is the first to see it.
             os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

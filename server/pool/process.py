@@ -7,14 +7,18 @@ import subprocess
 import sys
 from multiprocessing.connection import Connection
 
-COMMAND = (sys.executable, "-m", "server.engine.main")
+COMMAND = (sys.executable, "-m", "server.engine")
 """What starts a worker."""
 
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Large buffers in pages of 2 MiB: all KV cells are cleared, at the price of a fault per page."""
-
-NO_BACKTRACE = {"GGML_NO_BACKTRACE": "1"}
-"""llama.cpp's abort handler would start gdb where that is installed."""
+ENVIRON = {
+    # Large buffers in pages of 2 MiB: all KV cells are cleared, at the price of a fault per page.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    # llama.cpp's abort handler would start gdb where that is installed.
+    "GGML_NO_BACKTRACE": "1",
+    # Nothing here multiplies matrices by numpy, whose threads take from those who start beside us.
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Of a worker, where nothing else is said."""
 
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
 """Signals that a process brings upon itself; others were sent by somebody."""
@@ -30,7 +34,7 @@ def start_process(command: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], Co
             pass_fds=(theirs.fileno(),),
             # The terminal's Ctrl-C is for the server, which then tells us.
             process_group=0,
-            env=HUGE_PAGES | os.environ | NO_BACKTRACE,
+            env=ENVIRON | os.environ,
         )
         return process, Connection(ours.detach())
 
