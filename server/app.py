@@ -24,6 +24,9 @@ from server.pool.pool import ModelPool
 
 log = logging.getLogger(__name__)
 
+TELL_AFTER_S = 1.0
+"""Seconds from a model's load to a look at its template, for those who waited come first."""
+
 
 def create_app(
     config: Config, pool: ModelPool, reread: Callable[[], Config] | None = None
@@ -71,13 +74,17 @@ def create_app(
 
 
 async def _tell_templates(pool: ModelPool) -> None:
-    """Log, of each model as it is loaded, what is wrong with its chat template."""
+    """Log, of each model after it is loaded, what is wrong with its chat template."""
+
+    def later(model: str) -> None:
+        asyncio.get_running_loop().call_later(TELL_AFTER_S, _tell_template, pool, model)
+
     listener = pool.events.listen()
     for model in pool.loads():
-        _tell_template(pool, model)
+        later(model)
     while (event := await listener.next()) is not None:
         if isinstance(event, StateChanged) and event.state == "ready":
-            _tell_template(pool, event.model)
+            later(event.model)
 
 
 def _tell_template(pool: ModelPool, model: str) -> None:
