@@ -124,6 +124,10 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
     captured = llama.backend_init()
     model = stack.enter_context(open_model(load, captured, Progress(pipe)))
     vocabulary = Vocabulary(model.vocabulary)
+    # Beside the clearing of the cells.
+    looking = threading.Thread(target=vocabulary.look_through, daemon=True)
+    looking.start()
+    stack.callback(looking.join)  # whatever fails, the model outlives it
     outbox = _Outbox(pipe)
     config, layout = plan(load.engine, model)
     context = None
@@ -149,6 +153,7 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
         config.max_waiting,
         outbox.put,
     )
+    looking.join()
     return Loaded(
         context,
         outbox.engine,
