@@ -142,7 +142,12 @@ class ModelPool:
         return self._residents.total(), taken
 
     async def start(self) -> None:
-        """Begin to load the models that are to be preloaded. Does not wait for them."""
+        """Begin to load the models that are to be preloaded. Does not wait for them.
+
+        Safe to call again.
+        """
+        if self._started:
+            return
         now = time.monotonic()
         for number, id in enumerate(self._preloaded):
             # One after the other has its turn, in the order of the file.
