@@ -36,21 +36,20 @@ class Claims:
         self._footprints = footprints
 
     def least(self, entry: Entry, total: Need) -> Need:
-        """What the model must have, where `total` is all there is. Nothing if its file is bad."""
+        """What the model must have, where `total` is all there is. No memory if its file is bad."""
         if entry.header is None:
-            return Need(0)
-        need = placement.least(entry.header, entry.config.engine, total)
-        return self._corrected(need, self._key(entry))
+            return Need(0, servers=_servers(entry))
+        return self._corrected(entry, placement.least(entry.header, entry.config.engine, total))
 
     def grant(self, entry: Entry, free: Need) -> Claim:
         """How the model is loaded into what is free, of which it leaves a part."""
         key = self._key(entry)
         if entry.header is None:
-            return Claim(entry.config, Need(0), 0, 0, key)
+            return Claim(entry.config, Need(0, servers=_servers(entry)), 0, 0, key)
         engine = entry.config.engine
         more = self._more(key)
         placed = placement.choose(entry.header, engine, free.less(Need(more)))
-        need = self._corrected(placed.need, key)
+        need = self._corrected(entry, placed.need)
         spare = min(engine.prefix_cache, max(0, free.ram - need.ram) // 2)
         decided = placement.settle(engine, placed).model_copy(update={"prefix_cache": spare})
         if engine.devices or engine.rpc_servers:
@@ -82,5 +81,10 @@ class Claims:
         known = self._footprints.of(key)
         return 0 if known is None else known.more
 
-    def _corrected(self, need: Need, key: str) -> Need:
-        return Need(max(0, need.ram + self._more(key)), need.gpus)
+    def _corrected(self, entry: Entry, need: Need) -> Need:
+        ram = max(0, need.ram + self._more(self._key(entry)))
+        return Need(ram, need.gpus, _servers(entry))
+
+
+def _servers(entry: Entry) -> frozenset[str]:
+    return frozenset(entry.config.engine.rpc_servers)

@@ -325,6 +325,35 @@ async def test_a_model_larger_than_all_memory(machine: Machine) -> None:
         await use(pool, "a")
 
 
+SERVER = "127.0.0.1:50052"
+
+
+async def test_models_that_name_the_same_rpc_server_take_turns(machine: Machine) -> None:
+    """It has one client at a time, and the next one would hang in llama.cpp."""
+    lent = ENGINE.model_copy(update={"rpc_servers": (SERVER,)})
+    others = ENGINE.model_copy(update={"rpc_servers": ("127.0.0.1:1",)})
+    models = {id: machine.model(id, lent) for id in "ab"}
+    models |= {"c": machine.model("c", others), "d": machine.model("d")}
+    async with machine.open(machine.config(models, 9, swap_after_s=0.2)) as pool:
+        await use(pool, "a", "c", "d", "b")
+        assert ready(pool) == "bcd"
+        lease = await pool.lease("b")
+        with pytest.raises(Unavailable) as caught:
+            await pool.lease("a", 0.05)
+        waits_for = f"the RPC server {SERVER}, which b uses"
+        assert caught.value.message == f"model a still waits after 0.05 s for {waits_for}"
+        waiting = asyncio.create_task(pool.lease("a"))
+        await until(lambda: pool.residents["b"].draining)
+        lease.release()
+        (await waiting).release()
+        assert ready(pool) == "acd"
+        pool.pin("a", True)
+        with pytest.raises(Unavailable) as caught:
+            await use(pool, "b")
+        assert f"and the RPC server {SERVER}, all models may take" in caught.value.message
+        assert "of which a, pinned, leave" in caught.value.message
+
+
 async def test_preloads_take_no_room_from_each_other(machine: Machine) -> None:
     models = {id: machine.model(id, preload=True) for id in "abc"}
     async with machine.open(machine.config(models, 2)) as pool:
