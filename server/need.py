@@ -21,6 +21,9 @@ from server.engine_config import EngineConfig
 from server.gguf import Header
 from server.layout import Layout, choose_flash_attn, has_amx
 
+MARGIN = 0.05
+"""Share of a memory that is left to others."""
+
 GPU_BYTES = 512 * 2**20
 """On each GPU, for its driver's context, kernels and work spaces, and as a margin. Not measured."""
 
