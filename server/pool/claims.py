@@ -1,7 +1,7 @@
 """Claims: what a model asks for of the memory, and how it is loaded into what it is given."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server import placement
 from server.config import ModelConfig
@@ -59,15 +59,16 @@ class Claims:
         config = entry.config.model_copy(update={"engine": decided})
         return Claim(config, need.plus(Need(spare)), spare, placed.need.ram, key)
 
-    def learn(self, entry: Entry, claim: Claim, ram: int, load_s: float) -> None:
-        """The model has taken `ram` bytes in its load."""
+    def learn(self, entry: Entry, claim: Claim, ram: int, load_s: float) -> Claim:
+        """The model has taken `ram` bytes in its load, and so much is its claim from now on."""
         if entry.header is None:
-            return
+            return claim
         taken = f"{ram / 2**20:,.0f} MiB, estimated {claim.estimated / 2**20:,.0f}"
         log.info("%s: loaded in %.1f s, takes %s", entry.id, load_s, taken)
         size = entry.header.size_bytes
         more = ram - claim.estimated
         self._footprints.note(claim.key, Footprint(more=more, load_s=load_s, size=size))
+        return replace(claim, need=claim.need._replace(ram=ram + claim.spare))
 
     def load_s(self, entry: Entry) -> float:
         """Seconds that its load will take, by what was measured."""

@@ -156,7 +156,8 @@ class Residents:
             pid = resident.pid
             if keeper.load_s and pid is not None and resident.claim is not None:
                 ram = resident_bytes(pid)
-                self._claims.learn(resident.entry, resident.claim, ram, keeper.load_s)
+                claim = self._claims.learn(resident.entry, resident.claim, ram, keeper.load_s)
+                resident.claim = claim
                 keeper.load_s = 0.0
         self._watch_idleness(resident)
 

@@ -611,7 +611,8 @@ async def test_what_a_model_really_takes_is_known_to_the_next_run(
     async with machine.open(machine.config("a", 2)) as pool:
         with caplog.at_level(logging.INFO):
             await use(pool, "a")
-        assert pool.budget()[1].ram < UNIT
+        # It runs, more than it was given, and there is no room beside it.
+        assert pool.budget()[1].ram == 3 * UNIT
     assert "takes 219 MiB, estimated 72" in caplog.text
     async with machine.open(machine.config("a", 2)) as pool:
         with pytest.raises(Unavailable, match=r"needs 0.21 GiB"):
@@ -619,6 +620,22 @@ async def test_what_a_model_really_takes_is_known_to_the_next_run(
     async with machine.open(machine.config("a", 4)) as pool:
         await use(pool, "a")
         assert pool.budget()[1].ram == 3 * UNIT
+
+
+async def test_what_a_running_model_really_takes_counts(
+    machine: Machine, taken: dict[str, int]
+) -> None:
+    async with machine.open(machine.config("ab", 2.5)) as pool:
+        taken["ram"] = 2 * UNIT
+        await use(pool, "a", "b")
+        assert ready(pool) == "b"
+        await pool.unload("b")
+    machine.footprints.unlink()
+    async with machine.open(machine.config("abc", 2.4)) as pool:
+        # Less than was estimated: a third fits.
+        taken["ram"] = UNIT // 2
+        await use(pool, "a", "b", "c")
+        assert ready(pool) == "abc" and pool.budget()[1].ram == 3 * (UNIT // 2)
 
 
 async def test_a_worker_that_starts_again_is_measured_against_the_same_estimate(
