@@ -27,7 +27,6 @@ LEAVES = frozenset(
         "layout",
         "metrics",
         "need",
-        "offload",
         "threads",
         "placement",
         "quants",
