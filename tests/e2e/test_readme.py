@@ -1,31 +1,19 @@
 """The examples of README.md, run as they stand against the test's server."""
 
 import json
-import re
 import subprocess
 import sys
 from typing import Any, cast
 
-import httpx
 import pytest
 
+from tests.e2e.pages import blocks, here
 from tests.e2e.process import ANSWER_S, ROOT
 
 README = ROOT / "README.md"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ADDRESS = re.compile(r"\b(?:localhost|127\.0\.0\.1):8000\b")
 
-
-def blocks(language: str, start: str = "") -> list[str]:
-    """The fenced blocks of a language that begin with `start`."""
-    text = README.read_text(encoding="utf-8") if README.is_file() else ""
-    return [
-        code for found, code in BLOCK.findall(text) if found == language and code.startswith(start)
-    ]
-
-
-CURLS = blocks("bash", "curl")
-SCRIPTS = blocks("python")
+CURLS = blocks(README, "bash", "curl")
+SCRIPTS = blocks(README, "python")
 
 
 def run(command: list[str]) -> str:
@@ -51,13 +39,6 @@ def values(output: str) -> list[Any]:
         found.append(value)
         output = output[end:].lstrip()
     return found
-
-
-def here(code: str, url: str) -> str:
-    """The example with the address of the test's server."""
-    moved, n = ADDRESS.subn(httpx.URL(url).netloc.decode(), code)
-    assert n, "it talks to some other server"
-    return moved
 
 
 def test_there_are_examples() -> None:
