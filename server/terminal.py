@@ -11,7 +11,8 @@ import typer
 from server.cli import EXIT_STOPPED, load, told
 
 Model = Annotated[
-    str | None, typer.Argument(help="A model's id or another of its names, or a GGUF file.")
+    str | None,
+    typer.Argument(metavar="MODEL", help="A model's id or another of its names, or a GGUF file."),
 ]
 ModelOption = Annotated[
     str | None, typer.Option("-m", "--model", help="The same, as llama.cpp has it.")

@@ -13,6 +13,9 @@ from tests.e2e.process import ANSWER_S, ROOT
 
 FOLDER = ROOT / "examples"
 
+ELSEWHERE = ("langchain_chat.py",)
+"""Run in tests/third_party, beside the packages that they need."""
+
 HORSES = (
     "Horses eat grass. They are fast, and people have ridden them for ages. They live in herds."
 )
