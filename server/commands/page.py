@@ -5,7 +5,7 @@ import sys
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 """Characters that could steer a terminal; a model's text has no business with them."""
 
-DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+DIM, GREEN, PLAIN = "\x1b[2m", "\x1b[1;32m", "\x1b[0m"
 
 
 class Page:

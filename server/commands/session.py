@@ -13,6 +13,7 @@ from rich.status import Status
 
 from server.commands.console import err
 from server.commands.failure import CommandError
+from server.commands.page import say
 from server.config import Config, ConfigError, EngineConfig, ModelConfig
 from server.ipc import Finished, GenerateRequest
 from server.pool.catalog import read_catalog
@@ -30,6 +31,8 @@ OPTIONS = {
     "top_p": "--top-p",
     "min_p": "--min-p",
     "repeat_penalty": "--repeat-penalty",
+    "repeat_last_n": "--repeat-last-n",
+    "n_batch": "-b",
     "seed": "-s",
 }
 """What settings are called on the command line."""
@@ -51,6 +54,15 @@ class Wishes:
     template: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How answers are to be: their most tokens, what ends them, whether questions have a colour."""
+
+    n: int | None = None
+    stop: tuple[str, ...] = ()
+    color: bool = False
+
+
 class Session:
     """The model, loaded when it is first asked, and its answers one by one."""
 
@@ -60,8 +72,18 @@ class Session:
         self._id = id
 
     def load(self) -> Worker:
-        """Load it. Raises CorralError, or KeyboardInterrupt on Ctrl-C."""
-        return self._runner.run(self._load())
+        """Load it, and warn of a context that it was not trained for.
+
+        Raises CorralError, or KeyboardInterrupt on Ctrl-C.
+        """
+        worker = self._runner.run(self._load())
+        info = worker.info
+        if 0 < info.n_ctx_train < info.n_ctx:
+            say(
+                f"the model was trained for a context of {info.n_ctx_train:,} tokens, not of "
+                f"{info.n_ctx:,}: beyond that its answers lose their sense"
+            )
+        return worker
 
     def answer(self, request: GenerateRequest, write: Callable[[str], None]) -> Finished:
         """Have a request answered, its text written as it comes.

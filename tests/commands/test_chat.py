@@ -49,3 +49,15 @@ def test_at_a_terminal(model_path: Path, tmp_path: Path) -> None:
         assert shown.end() == 0
     assert "is full" not in shown.shown
     assert "Traceback" not in shown.shown
+
+
+def test_what_is_typed_has_a_colour(model_path: Path, tmp_path: Path) -> None:
+    options = ("-t", "1", "-c", "256", "--temp", "0", "-n", "4", "--color")
+    with terminal(tmp_path, "run", "-m", model_path, "-i", "-ins", *options) as shown:
+        at = shown.until("> ")
+        at = shown.until("\x1b[1;32m", at)
+        shown.type("Hello!\n")
+        at = shown.until("\x1b[0m", shown.until("Hello!", at))
+        shown.until("> ", at)
+        shown.type("\x04")
+        assert shown.end() == 0

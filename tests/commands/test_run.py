@@ -46,6 +46,17 @@ def test_a_full_context_is_told_and_a_limit_is_not(model_path: Path, tmp_path: P
     assert b"context of 16" in long.stderr
 
 
+def test_a_card_s_line(model_path: Path, tmp_path: Path) -> None:
+    card = "--color -c 32768 --temp 0 --repeat_penalty 1.1 --repeat_last_n 64 --no-mmap -b 64 -n -1"
+    ended = corral(
+        tmp_path, "run", "-ngl", "35", "-m", model_path, *card.split(), "-p", PROMPT, "-r", "Paris",
+        "-t", "1",
+    )  # fmt: skip
+    assert ended.returncode == 0
+    assert b"Paris" not in ended.stdout
+    assert b"trained for a context of 8,192 tokens, not of 32,768" in ended.stderr
+
+
 def test_a_reader_that_leaves_ends_it(model_path: Path, tmp_path: Path) -> None:
     args = command("run", model_path, "-p", "1, 2, 3,", "-t", "1", "-c", "2048", "--temp", "0")
     with subprocess.Popen(
@@ -86,6 +97,12 @@ def test_a_terminal_sees_the_load_and_ctrl_c_ends_it(model_path: Path, tmp_path:
         (("run", "MODEL", "-p", "x", "-f", "y"), 2, "-p and -f exclude each other"),
         (("run", "MODEL", "-f", "y"), 1, "y: No such file"),
         (("run", "MODEL"), 2, "the prompt is empty"),
+        (("run", "-p", "x"), 2, "one model"),
+        (("run", "MODEL", "-m", "MODEL", "-p", "x"), 2, "one model"),
+        (("run", "-m", "gone.gguf", "-p", "x"), 1, "'gone.gguf' does not exist"),
+        (("run", "-m", "MODEL", "-p", "x", "-b", "0"), 2, "-b 0: "),
+        (("run", "-m", "MODEL", "-p", "x", "--repeat_last_n", "-2"), 2, "--repeat-last-n -2: "),
+        (("run", "-m", "MODEL", "-p", "x", "--in-prefix", "y"), 2, "--in-prefix"),
         (("run", "MODEL", "-p", "x", "-sys", "y"), 2, "go with a chat"),
         (("chat", "MODEL", "--chat-template", "nope"), 1, "nope"),
     ],
