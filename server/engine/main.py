@@ -74,6 +74,8 @@ def main() -> None:
             pipe.send(LoadFailed(error))
             return
         serve(pipe, loaded)
+        # The system takes all of it back at once, where we would give it back piece by piece.
+        os._exit(0)
 
 
 @dataclass(frozen=True)
