@@ -10,7 +10,13 @@ import typer
 
 from server.cli import EXIT_STOPPED, load, told
 
-Model = Annotated[str, typer.Argument(help="A model's id or another of its names, or a GGUF file.")]
+Model = Annotated[
+    str | None,
+    typer.Argument(metavar="MODEL", help="A model's id or another of its names, or a GGUF file."),
+]
+ModelOption = Annotated[
+    str | None, typer.Option("-m", "--model", help="The same, as llama.cpp has it.")
+]
 Prompt = Annotated[
     str | None, typer.Option("-p", "--prompt", help="The prompt; of a chat, the first message.")
 ]
@@ -30,6 +36,9 @@ Interactive = Annotated[
         "--conversation",
         help="Chat, as `corral chat` does.",
     ),
+]
+Color = Annotated[
+    bool, typer.Option("--color", help="Colour what is typed into a chat, at a terminal.")
 ]
 Template = Annotated[
     str | None, typer.Option("--chat-template", help="A name of templates/, or a .jinja file.")
@@ -91,11 +100,13 @@ def add_to(app: typer.Typer) -> None:
 
 def _talk(
     called: typer.Context,
-    model: Model,
+    model: Model = None,
+    model_option: ModelOption = None,
     prompt: Prompt = None,
     file: PromptFile = None,
     escape: Escape = True,
     interactive: Interactive = False,
+    color: Color = False,
     system: System = None,
     chat_template: Template = None,
     gpu_layers: GpuLayers = None,
@@ -113,6 +124,10 @@ def _talk(
     from server.commands import chat, run
     from server.commands.session import Wishes, n_tokens, opened, read_prompt
 
+    if (name := model or model_option) is None:
+        raise typer.BadParameter("no model: MODEL, or -m FILE")
+    if model is not None and model_option is not None:
+        raise typer.BadParameter(f"two models: {model} and -m {model_option}")
     chats = interactive or called.info_name == "chat"
     if not chats and (system is not None or chat_template is not None):
         raise typer.BadParameter("-sys and --chat-template go with a chat: -i")
@@ -130,9 +145,9 @@ def _talk(
             text, n = read_prompt(prompt, file, escape), n_tokens(predict)
             wishes = Wishes(engine, sampling, chat_template)
             whole = None if chats else run.prompt(text)
-            with opened(load(config, {}, needed=False), model, wishes) as session:
+            with opened(load(config, {}, needed=False), name, wishes) as session:
                 if whole is None:
-                    chat.run(session, text, system, n)
+                    chat.run(session, text, system, n, color=color)
                 else:
                     run.run(session, whole, n)
     except KeyboardInterrupt:

@@ -15,7 +15,14 @@ from server.ipc import GenerateRequest
 HINT = r"Ctrl-C ends an answer, Ctrl-D the chat. \ at its end continues a line, /clear forgets all."
 
 
-def run(session: Session, first: str | None, system: str | None, n: int | None) -> None:
+def run(
+    session: Session,
+    first: str | None,
+    system: str | None,
+    n: int | None,
+    *,
+    color: bool = False,
+) -> None:
     """Talk until the input ends. Raises CommandError and CorralError.
 
     Where somebody sits at a terminal, what goes wrong with one answer is told and the chat goes on.
@@ -23,7 +30,7 @@ def run(session: Session, first: str | None, system: str | None, n: int | None) 
     with suppress(ImportError):
         # `input` gets its line editing from it.
         import_module("readline")
-    chat = _Chat(session, system, n)
+    chat = _Chat(session, Page(color=color), system, n)
     sits = sys.stdin.isatty()
     if sits:
         say(HINT)
@@ -50,7 +57,8 @@ def _asked(sits: bool, page: Page) -> str | None:
     while True:
         sign = (". " if lines else "> ") if sits and page.is_terminal else ""
         try:
-            line = legible(input(sign), "the input")
+            with page.typing():
+                line = legible(input(sign), "the input")
         except KeyboardInterrupt:
             page.write("\n")
             lines.clear()
@@ -69,9 +77,9 @@ def _asked(sits: bool, page: Page) -> str | None:
 class _Chat:
     """The messages so far, in the form that templates expect."""
 
-    def __init__(self, session: Session, system: str | None, n: int | None):
+    def __init__(self, session: Session, page: Page, system: str | None, n: int | None):
         """Raises CorralError if the model cannot be loaded or is not one to chat with."""
-        self.page = Page()
+        self.page = page
         self._session = session
         self._n = n
         self._worker = session.load()

@@ -13,8 +13,9 @@ from rich.status import Status
 
 from server.commands.console import err
 from server.commands.failure import CommandError
+from server.commands.page import say
 from server.config import Config, ConfigError, EngineConfig, ModelConfig
-from server.ipc import Finished, GenerateRequest
+from server.ipc import Finished, GenerateRequest, ModelInfo
 from server.pool.catalog import read_catalog
 from server.pool.events import Listener, StateChanged
 from server.pool.pool import Lease, ModelPool
@@ -61,7 +62,10 @@ class Session:
 
     def load(self) -> Worker:
         """Load it. Raises CorralError, or KeyboardInterrupt on Ctrl-C."""
-        return self._runner.run(self._load())
+        worker = self._runner.run(self._load())
+        if beyond := beyond_training(worker.config.engine, worker.info):
+            say(beyond)
+        return worker
 
     def answer(self, request: GenerateRequest, write: Callable[[str], None]) -> Finished:
         """Have a request answered, its text written as it comes.
@@ -112,6 +116,17 @@ async def _tell(listener: Listener, status: Status) -> None:
     while (event := await listener.next()) is not None:
         if isinstance(event, StateChanged) and event.progress is not None:
             status.update(f"loading {escape(event.model)} {event.progress:.0%}")
+
+
+def beyond_training(engine: EngineConfig, info: ModelInfo) -> str:
+    """A warning where the context is longer than what the model knows; empty where it is not."""
+    scaled = engine.rope_scaling or engine.rope_freq_base or engine.rope_freq_scale
+    if scaled or not 0 < info.n_ctx_train < info.n_ctx:
+        return ""
+    return (
+        f"a context of {info.n_ctx:,} tokens, but the model was trained for {info.n_ctx_train:,}: "
+        "beyond them it will write nonsense (-c 0 asks for what it was trained for)"
+    )
 
 
 @contextmanager

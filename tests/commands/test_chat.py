@@ -30,7 +30,8 @@ def test_what_goes_wrong_at_a_pipe_ends_it(model_path: Path, tmp_path: Path) -> 
 
 
 def test_at_a_terminal(model_path: Path, tmp_path: Path) -> None:
-    with terminal(tmp_path, "chat", model_path, "-t", "1", "-c", "512", "--temp", "0") as shown:
+    options = ("-t", "1", "-c", "512", "--temp", "0", "--color")
+    with terminal(tmp_path, "chat", "-m", model_path, *options) as shown:
         at = shown.until("> ", shown.until("Ctrl-D the chat"))
         # An unfinished line is dropped; then a message is too long, and the chat goes on.
         shown.type("nonsense")
@@ -48,4 +49,7 @@ def test_at_a_terminal(model_path: Path, tmp_path: Path) -> None:
         shown.type("\x04")
         assert shown.end() == 0
     assert "is full" not in shown.shown
+    typed, _, answered = shown.shown.partition("in words.")
+    assert typed.rpartition("\x1b[1;32m")[2].strip("> \r\n") == "Count from one to a hundred,"
+    assert answered.lstrip().startswith("\x1b[0m")
     assert "Traceback" not in shown.shown
