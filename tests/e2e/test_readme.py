@@ -1,63 +1,16 @@
 """The examples of README.md, run as they stand against the test's server."""
 
-import json
-import re
-import subprocess
 import sys
-from typing import Any, cast
+from typing import cast
 
-import httpx
 import pytest
 
-from tests.e2e.process import ANSWER_S, ROOT
+from tests.e2e.pages import blocks, here, run, values
+from tests.e2e.process import ROOT
 
 README = ROOT / "README.md"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ADDRESS = re.compile(r"\b(?:localhost|127\.0\.0\.1):8000\b")
-
-
-def blocks(language: str, start: str = "") -> list[str]:
-    """The fenced blocks of a language that begin with `start`."""
-    text = README.read_text(encoding="utf-8") if README.is_file() else ""
-    return [
-        code for found, code in BLOCK.findall(text) if found == language and code.startswith(start)
-    ]
-
-
-CURLS = blocks("bash", "curl")
-SCRIPTS = blocks("python")
-
-
-def run(command: list[str]) -> str:
-    """The standard output of a command that must succeed."""
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=ANSWER_S, cwd=ROOT, check=False
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def values(output: str) -> list[Any]:
-    """The JSON values of an output, one after another or as server-sent events."""
-    if output.lstrip().startswith("data: "):
-        datas = [line.removeprefix("data: ") for line in output.splitlines() if line]
-        assert datas[-1] == "[DONE]"
-        return [json.loads(data) for data in datas[:-1]]
-    decoder = json.JSONDecoder()
-    found: list[Any] = []
-    output = output.strip()
-    while output:
-        value, end = decoder.raw_decode(output)
-        found.append(value)
-        output = output[end:].lstrip()
-    return found
-
-
-def here(code: str, url: str) -> str:
-    """The example with the address of the test's server."""
-    moved, n = ADDRESS.subn(httpx.URL(url).netloc.decode(), code)
-    assert n, "it talks to some other server"
-    return moved
+CURLS = blocks(README, "bash", "curl")
+SCRIPTS = blocks(README, "python")
 
 
 def test_there_are_examples() -> None:
