@@ -1,4 +1,4 @@
-"""The examples of a documentation page, run as they stand."""
+"""The examples of README.md and docs/, as they are run against a test's server."""
 
 import json
 import re
@@ -16,7 +16,7 @@ ADDRESS = re.compile(r"\b(?:localhost|127\.0\.0\.1):[38]000\b")
 
 
 def blocks(page: Path, language: str, start: str = "") -> list[str]:
-    """The fenced blocks of a language that begin with `start`."""
+    """A page's fenced blocks of a language that begin with `start`; none if there is no page."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     return [
         code for found, code in BLOCK.findall(text) if found == language and code.startswith(start)
