@@ -1,6 +1,7 @@
 """`python -m bench`: build what is missing, measure all servers in turn, report the ratios."""
 
 import argparse
+import compileall
 import os
 import platform
 import signal
@@ -17,7 +18,16 @@ from bench import batched_bench, build, charts, estimates, exact, inprocess, poo
 from bench.measure import Outcome, Plan, Recorder, Run
 from bench.model import EMBEDDED, FIRST, SECOND, ModelError, end_tokens, ensure_model
 from bench.scenarios import SCENARIOS
-from bench.servers import BEST_FLAGS, CORRAL, Setup, Spec, all_specs, candidates, is_present
+from bench.servers import (
+    BEST_FLAGS,
+    CORRAL,
+    REPOSITORY,
+    Setup,
+    Spec,
+    all_specs,
+    candidates,
+    is_present,
+)
 
 OUT = Path(__file__).resolve().parent / "out"
 PEERS = (
@@ -87,6 +97,8 @@ def _prepare(arguments: argparse.Namespace, peers: set[str], say: Callable[[str]
         build.ensure_example(cache)
     say("requantising the models")
     model, second = (ensure_model(cache.root, q, arguments.source) for q in (FIRST, SECOND))
+    # An installed package has its bytecode, and so has what the peers are made of.
+    compileall.compile_dir(REPOSITORY / "server", quiet=1)
     folder = Path(tempfile.mkdtemp(prefix="corral-bench-"))
     return Setup(cache, model, second, tuple(end_tokens(model)), arguments.threads, folder)
 

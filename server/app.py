@@ -24,6 +24,9 @@ from server.pool.pool import ModelPool
 
 log = logging.getLogger(__name__)
 
+TELL_AFTER_S = 1.0
+"""Seconds from a model's load to a look at its template, for those who waited come first."""
+
 
 def create_app(
     config: Config, pool: ModelPool, reread: Callable[[], Config] | None = None
@@ -71,15 +74,24 @@ def create_app(
 
 
 async def _tell_templates(pool: ModelPool) -> None:
-    """Log, of each model as it is loaded, what is wrong with its chat template."""
+    """Log, of each model after it is loaded, what is wrong with its chat template."""
+
+    def later(model: str) -> None:
+        asyncio.get_running_loop().call_later(TELL_AFTER_S, _tell_template, pool, model)
+
     listener = pool.events.listen()
+    for model in pool.loads():
+        later(model)
     while (event := await listener.next()) is not None:
-        if not isinstance(event, StateChanged) or event.state != "ready":
-            continue
-        worker = pool.serving(event.model)
-        if worker is None or not worker.info.generates:
-            continue
-        try:
-            chat_format(worker.config, worker.info)
-        except InvalidRequest as error:
-            log.warning("%s: no chat: %s", event.model, error)
+        if isinstance(event, StateChanged) and event.state == "ready":
+            later(event.model)
+
+
+def _tell_template(pool: ModelPool, model: str) -> None:
+    worker = pool.serving(model)
+    if worker is None or not worker.info.generates:
+        return
+    try:
+        chat_format(worker.config, worker.info)
+    except InvalidRequest as error:
+        log.warning("%s: no chat: %s", model, error)

@@ -51,9 +51,9 @@ OnOff = Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)]
 
 
 class Frozen(BaseModel):
-    """Made once, and no key unknown."""
+    """Made once, and no key unknown. Workers get theirs made, and never need what checks them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class EngineConfig(Frozen):

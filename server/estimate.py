@@ -26,7 +26,7 @@ KV_BYTES = {
 }
 """Bytes of one element of K or V."""
 
-WORKER_BYTES = 72 * 2**20
+WORKER_BYTES = 64 * 2**20
 """Of a worker process that holds next to no model: its interpreter and libraries."""
 
 TOKEN_BYTES = 350

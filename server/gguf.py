@@ -69,7 +69,9 @@ class Header:
     template: str | None
     """The chat template, in jinja."""
     tool_template: str | None = None
-    """The chat template for conversations with tools, where there are two."""
+    """The chat template for conversations with tools, where there is one beside the other."""
+    document_template: str | None = None
+    """The one for conversations about documents."""
 
     @property
     def n_layer(self) -> int:
@@ -143,6 +145,7 @@ def _header(stem: str, parts: Sequence[Part]) -> Header:
         size_bytes=sum(part.size_bytes for part in parts),
         template=_text(values, "tokenizer.chat_template"),
         tool_template=_text(values, "tokenizer.chat_template.tool_use"),
+        document_template=_text(values, "tokenizer.chat_template.rag"),
     )
 
 

@@ -199,7 +199,9 @@ class ModelInfo:
     """What the GGUF calls the model."""
     architecture: str = ""
     tool_template: str | None = None
-    """The chat template for conversations with tools, where there are two."""
+    """The chat template for conversations with tools, where there is one beside the other."""
+    document_template: str | None = None
+    """The one for conversations about documents."""
     ends: tuple[str, ...] = ()
     """Texts of the tokens that end a generation; empty where they are not known."""
 

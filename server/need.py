@@ -21,6 +21,9 @@ from server.engine_config import EngineConfig
 from server.gguf import Header
 from server.layout import Layout, choose_flash_attn, has_amx
 
+MARGIN = 0.05
+"""Share of a memory that is left to others."""
+
 GPU_BYTES = 512 * 2**20
 """On each GPU, for its driver's context, kernels and work spaces, and as a margin. Not measured."""
 
@@ -36,19 +39,23 @@ class Need(NamedTuple):
 
     ram: int
     gpus: tuple[int, ...] = ()
+    servers: frozenset[str] = frozenset()
+    """RPC servers, host:port: each has one client at a time, so nobody takes a part of one."""
 
     def plus(self, other: "Need") -> "Need":
         """Both together."""
-        return Need(self.ram + other.ram, _each(self.gpus, other.gpus, 1))
+        gpus = _each(self.gpus, other.gpus, 1)
+        return Need(self.ram + other.ram, gpus, self.servers | other.servers)
 
     def less(self, other: "Need") -> "Need":
         """What remains; negative where it does not suffice."""
-        return Need(self.ram - other.ram, _each(self.gpus, other.gpus, -1))
+        gpus = _each(self.gpus, other.gpus, -1)
+        return Need(self.ram - other.ram, gpus, self.servers - other.servers)
 
     def within(self, room: "Need") -> bool:
         """Whether there is so much room everywhere."""
         left = room.less(self)
-        return min(left.ram, *left.gpus) >= 0 if left.gpus else left.ram >= 0
+        return min((left.ram, *left.gpus)) >= 0 and self.servers <= room.servers
 
 
 def _each(ours: Sequence[int], theirs: Sequence[int], sign: int) -> tuple[int, ...]:

@@ -37,9 +37,6 @@ Interactive = Annotated[
         help="Chat, as `corral chat` does.",
     ),
 ]
-Color = Annotated[
-    bool, typer.Option("--color", help="Colour what is typed into a chat, at a terminal.")
-]
 Template = Annotated[
     str | None, typer.Option("--chat-template", help="A name of templates/, or a .jinja file.")
 ]
@@ -48,6 +45,11 @@ GpuLayers = Annotated[
     typer.Option(
         "-ngl", "--gpu-layers", "--n-gpu-layers", metavar="N|all|auto", help="Layers on the GPU."
     ),
+]
+Color = Annotated[bool, typer.Option("--color", help="On a terminal, show what you say in colour.")]
+ReversePrompt = Annotated[
+    list[str] | None,
+    typer.Option("-r", "--reverse-prompt", help="Ends an answer; may be repeated."),
 ]
 CtxSize = Annotated[
     int | None,
@@ -69,6 +71,14 @@ MinP = Annotated[
 RepeatPenalty = Annotated[
     float | None, typer.Option("--repeat-penalty", help="Divides repeated tokens' logits.")
 ]
+RepeatLastN = Annotated[
+    int | None, typer.Option("--repeat-last-n", help="Tokens it looks at; -1: all.")
+]
+Batch = Annotated[
+    int | None, typer.Option("-b", "--batch-size", help="Tokens of a prompt at a time.")
+]
+Mlock = Annotated[bool, typer.Option("--mlock", help="Keep the weights from being swapped out.")]
+NoMmap = Annotated[bool, typer.Option("--no-mmap", help="Read the file instead of mapping it.")]
 Seed = Annotated[int | None, typer.Option("-s", "--seed", help="Same seed, same answer; -1: any.")]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="The YAML file; config.yaml, if there is one.")
@@ -106,9 +116,10 @@ def _talk(
     file: PromptFile = None,
     escape: Escape = True,
     interactive: Interactive = False,
-    color: Color = False,
     system: System = None,
     chat_template: Template = None,
+    color: Color = False,
+    reverse_prompt: ReversePrompt = None,
     gpu_layers: GpuLayers = None,
     ctx_size: CtxSize = None,
     threads: Threads = None,
@@ -118,37 +129,60 @@ def _talk(
     top_p: TopP = None,
     min_p: MinP = None,
     repeat_penalty: RepeatPenalty = None,
+    repeat_last_n: RepeatLastN = None,
+    batch_size: Batch = None,
+    mlock: Mlock = False,
+    no_mmap: NoMmap = False,
     seed: Seed = None,
     config: ConfigFile = None,
 ) -> None:
     from server.commands import chat, run
-    from server.commands.session import Wishes, n_tokens, opened, read_prompt
+    from server.commands.session import Manner, Wishes, n_tokens, opened, read_prompt
 
-    if (name := model or model_option) is None:
-        raise typer.BadParameter("no model: MODEL, or -m FILE")
-    if model is not None and model_option is not None:
-        raise typer.BadParameter(f"two models: {model} and -m {model_option}")
+    if (name := _one(model, model_option)) is None:
+        raise typer.BadParameter("one model: MODEL or -m MODEL")
     chats = interactive or called.info_name == "chat"
     if not chats and (system is not None or chat_template is not None):
         raise typer.BadParameter("-sys and --chat-template go with a chat: -i")
-    engine = {"n_gpu_layers": gpu_layers, "n_ctx": ctx_size, "n_threads": threads}
+    engine = {
+        "n_gpu_layers": gpu_layers,
+        "n_ctx": ctx_size,
+        "n_threads": threads,
+        "n_batch": batch_size,
+        "mlock": mlock or None,
+        "mmap": False if no_mmap else None,
+    }
     sampling = {
         "temperature": temp,
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
         "repeat_penalty": repeat_penalty,
+        "repeat_last_n": repeat_last_n,
         "seed": None if seed == -1 else seed,
     }
     try:
         with told():
-            text, n = read_prompt(prompt, file, escape), n_tokens(predict)
+            text = read_prompt(prompt, file, escape)
+            manner = Manner(n_tokens(predict), _stops(reverse_prompt or [], escape), color)
             wishes = Wishes(engine, sampling, chat_template)
             whole = None if chats else run.prompt(text)
             with opened(load(config, {}, needed=False), name, wishes) as session:
                 if whole is None:
-                    chat.run(session, text, system, n, color=color)
+                    chat.run(session, text, system, manner)
                 else:
-                    run.run(session, whole, n)
+                    run.run(session, whole, manner)
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_STOPPED) from None
+
+
+def _one(model: str | None, option: str | None) -> str | None:
+    """The model, unless it is given twice or not at all."""
+    return None if model is not None and option is not None else model or option
+
+
+def _stops(texts: list[str], escape: bool) -> tuple[str, ...]:
+    from server.commands.session import legible, unescaped
+
+    read = (legible(text, "-r") for text in texts if text)
+    return tuple(unescaped(text) if escape else text for text in read)

@@ -1,5 +1,6 @@
 """The app as a whole: its routes, its life, and bodies of every kind."""
 
+import asyncio
 import json
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.app import create_app
-from tests.api.scripted import MODEL, build, error_of, house
+from tests.api.scripted import MODEL, ScriptedWorker, build, error_of, house
 
 
 async def test_the_lifespan_starts_and_closes_the_pool() -> None:
@@ -27,6 +28,22 @@ async def test_the_pool_is_closed_after_an_error_too() -> None:
         async with app.router.lifespan_context(app):
             raise KeyError
     assert pool.log == ["start", "close"]
+
+
+async def test_a_model_without_a_template_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that was loaded before the app started, too."""
+    monkeypatch.setattr("server.app.TELL_AFTER_S", 0.0)
+    app, pool = build(template=None)
+
+    def serving(_: str) -> ScriptedWorker:
+        return pool.scripted
+
+    monkeypatch.setattr(pool, "serving", serving)
+    async with app.router.lifespan_context(app), asyncio.timeout(5):
+        while f"{MODEL}: no chat: " not in caplog.text:
+            await asyncio.sleep(0)
 
 
 PATHS = (

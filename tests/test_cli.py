@@ -48,12 +48,13 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
 def test_the_collector_rests_only_while_the_server_is_imported(tmp_path: Path) -> None:
     assert corral("serve", "--config", str(tmp_path / "none.yaml")).exit_code == 2
     assert gc.isenabled()
-    assert gc.get_freeze_count() > 0
 
 
 def test_without_a_command_there_is_help() -> None:
     result = corral()
-    commands = "serve chat run models plan template pull quantize bench-quants rpc-server config"
+    commands = (
+        "serve chat run eval models plan template pull quantize bench-quants rpc-server config"
+    )
     for command in commands.split():
         assert command in result.output
 

@@ -120,15 +120,19 @@ def test_a_vocabulary_that_is_none(tmp_path: Path) -> None:
         read_ends(path)
 
 
-def test_a_template_for_tools(tmp_path: Path) -> None:
+def test_templates_for_tools_and_documents(tmp_path: Path) -> None:
     path = tmp_path / "tools.gguf"
     writer = gguf.GGUFWriter(path, "tiny")
     writer.add_chat_template(
-        [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
+        [
+            {"name": "default", "template": "a"},
+            {"name": "tool_use", "template": "b"},
+            {"name": "rag", "template": "c"},
+        ]
     )
     write(writer)
     header = read_header(path)
-    assert (header.template, header.tool_template) == ("a", "b")
+    assert (header.template, header.tool_template, header.document_template) == ("a", "b", "c")
 
 
 Said = Callable[[gguf.GGUFWriter], None]

@@ -27,7 +27,6 @@ LEAVES = frozenset(
         "layout",
         "metrics",
         "need",
-        "offload",
         "threads",
         "placement",
         "quants",
@@ -47,8 +46,9 @@ OURS = {
     "app": LEAVES | {"api", "chat", "pool", "ipc"},
     "commands": LEAVES | {"app", "chat", "commands", "ipc", "pool"},
     "cli": LEAVES | {"commands"},
+    "evaluations": LEAVES | {"cli", "commands"},
     "terminal": LEAVES | {"cli", "commands"},
-    "__main__": LEAVES | {"cli", "commands", "example", "pool", "terminal"},
+    "__main__": LEAVES | {"cli", "commands", "evaluations", "example", "pool", "terminal"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
 
@@ -62,23 +62,29 @@ THEIRS = {
         "server.pool.remote_header",
     ),
     "llguidance": ("server.engine.grammar",),
-    "fastapi": ("server.app", "server.api", "server.commands.serve"),
+    "fastapi": ("server.app", "server.api"),
     "starlette": ("server.app", "server.api"),
-    "uvicorn": ("server.commands.serve",),
+    "uvicorn": ("server.commands.http",),
 }
 """Packages that only these modules, and those inside them, may import."""
 
 NOT_AT_START = {
     "server.engine.main": (
         *("asyncio", "fastapi", "gguf", "huggingface_hub", "jinja2", "pydantic_settings", "yaml"),
+        *("llguidance", "server.engine.grammar", "server.engine.schema", "server.engine.gbnf"),
         *("llama_cpp.llama", "llama_cpp.llama_chat_format", "server.chat", "server.config"),
     ),
     "server.commands.serve": (
+        *("fastapi", "gguf", "huggingface_hub", "jinja2", "llama_cpp", "numpy", "rich"),
+        *("uvicorn", "server.api", "server.chat", "server.engine"),
+    ),
+    "server.commands.http": (
         *("gguf", "huggingface_hub", "llama_cpp", "llguidance", "matplotlib", "numpy", "rich"),
         "server.engine",
     ),
 }
-"""What has not been imported by then, for it costs time and memory: in a worker, in the server."""
+"""What has not been imported by then, for it costs time and memory: in a worker, in the server when
+it begins to load, in the server when it answers."""
 
 NAMELESS = frozenset({"utils", "util", "helpers", "base", "common", "misc", "manager"})
 

@@ -1,6 +1,7 @@
 """The set-up: what it asks of compilers and pip, by scripts in their place, and of the real one."""
 
 import hashlib
+import importlib.util
 import io
 import json
 import platform
@@ -318,6 +319,17 @@ def test_the_project_is_installed_when_it_or_the_extras_change(root: Path) -> No
         install(root, "more", STATUS="1")
     calls(root)
     assert install(root, "more") == [f"{root}[bench,dev,more]"]
+
+
+def test_the_sources_are_compiled_where_python_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    source = tmp_path / "server" / "one.py"
+    source.parent.mkdir()
+    source.write_text("ONE = 1")
+    setup.compile_sources(tmp_path, Path(sys.prefix))
+    assert Path(importlib.util.cache_from_source(str(source))).exists()
 
 
 def test_a_torn_stamp_is_no_stamp(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ ERRORS: Responses = {
 
 
 def streams(event: type[BaseModel] | Any) -> Responses:
-    """For a route's `responses`: with `stream: true` it answers in events of this model."""
+    """For a route's `responses`: it answers in events of this model, always or as it is asked."""
     return {"2XX": {"model": event}}
 
 
@@ -180,7 +180,7 @@ def _place_events(responses: dict[str, Any]) -> None:
     events: Mapping[str, Any] | None = responses.pop("2XX", None)
     if events is not None:
         (schema,) = events["content"].values()
-        responses["200"]["content"][EVENT_STREAM] = schema
+        responses["200"].setdefault("content", {})[EVENT_STREAM] = schema
 
 
 def _drop_unused(told: dict[str, Any]) -> None:

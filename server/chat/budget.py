@@ -32,18 +32,14 @@ MAX_BITS = 4096
 """Of an integer."""
 
 
-class Budget:
-    """The account of one rendering, whose input has `n_input` characters in `n_messages`."""
+class Clock:
+    """The time of one rendering, or of several together, on this thread."""
 
-    __slots__ = ("_cpu_start", "_deadline", "_known", "_largest", "_left")
+    __slots__ = ("_cpu_start", "_deadline")
 
-    def __init__(self, n_input: int, n_messages: int):
+    def __init__(self) -> None:
         self._deadline = time.monotonic() + LIMIT_S
         self._cpu_start = time.thread_time()
-        self._largest = LARGEST + 8 * n_input
-        # A template that adds message after message to a text makes n/2 texts of half the size.
-        self._left = min(TOTAL + n_input * (64 + n_messages), MOST_TOTAL)
-        self._known: dict[int, tuple[int, object]] = {}
 
     def tick(self) -> None:
         """Raises SecurityError if the time is up."""
@@ -52,6 +48,19 @@ class Budget:
             if time.thread_time() - self._cpu_start > LIMIT_S:
                 raise SecurityError(f"it ran for more than {LIMIT_S:g} s")
             self._deadline += LIMIT_S / 4
+
+
+class Budget:
+    """The account of one rendering, whose input has `n_input` characters in `n_messages`."""
+
+    __slots__ = ("_known", "_largest", "_left", "tick")
+
+    def __init__(self, n_input: int, n_messages: int, clock: Clock):
+        self.tick = clock.tick
+        self._largest = LARGEST + 8 * n_input
+        # A template that adds message after message to a text makes n/2 texts of half the size.
+        self._left = min(TOTAL + n_input * (64 + n_messages), MOST_TOTAL)
+        self._known: dict[int, tuple[int, object]] = {}
 
     def fits(self, n_chars: int) -> None:
         """Raises SecurityError if a value of this size must not be made."""
@@ -122,6 +131,7 @@ class Budget:
 
 
 _CURRENT: ContextVar[Budget] = ContextVar("budget")
+_CLOCK: ContextVar[Clock | None] = ContextVar("clock", default=None)
 
 
 def current() -> Budget:
@@ -132,9 +142,20 @@ def current() -> Budget:
 @contextmanager
 def budget(n_input: int, n_messages: int) -> Generator[Budget]:
     """A budget for what is rendered in this `with`."""
-    found = Budget(n_input, n_messages)
+    found = Budget(n_input, n_messages, _CLOCK.get() or Clock())
     token = _CURRENT.set(found)
     try:
         yield found
     finally:
         _CURRENT.reset(token)
+
+
+@contextmanager
+def one_clock() -> Generator[Clock]:
+    """One limit of time for all that is rendered in this `with`."""
+    clock = Clock()
+    token = _CLOCK.set(clock)
+    try:
+        yield clock
+    finally:
+        _CLOCK.reset(token)

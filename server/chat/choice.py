@@ -31,7 +31,9 @@ class Known:
 
     template: str | None
     tool_template: str | None
-    """The one for conversations with tools, where there are two."""
+    """The one for conversations with tools, where there is one beside the other."""
+    document_template: str | None
+    """The one for conversations about documents."""
     names: tuple[str, ...]
     """Of the model and of its file."""
     architecture: str
@@ -57,10 +59,12 @@ def choose(
     configured: str | None = None,
     asked: str | None = None,
     tools: bool = False,
+    documents: bool = False,
 ) -> Choice:
     """The first of: what the request asks for, the configured one, the GGUF's, the family's.
 
-    Raises InvalidRequest where there is none, or where one is named that does not exist.
+    `tools` and `documents`: whether the conversation has any. Raises InvalidRequest where there is
+    no template, or where one is named that does not exist.
     """
     if asked is not None:
         if is_jinja(asked):
@@ -68,10 +72,8 @@ def choose(
         return Choice(_shipped(asked), "request", "named by the request", asked)
     if configured is not None:
         return _configured(configured)
-    if known.tool_template and (tools or not known.template):
-        return Choice(known.tool_template, "GGUF", "the GGUF's own, for tools")
-    if known.template:
-        return Choice(known.template, "GGUF", "the GGUF's own")
+    if own := _own(known, tools, documents):
+        return own
     found = family_of(known.names, known.architecture)
     if found is None:
         raise InvalidRequest(
@@ -86,6 +88,15 @@ def choose(
     family, by = found
     reason = f"the GGUF has none, and models of this family are known by {by}"
     return Choice(_shipped(family.template), "family", reason, family.template)
+
+
+def _own(known: Known, tools: bool, documents: bool) -> Choice | None:
+    """The GGUF's: the one for the conversation, else the plain one, else any."""
+    for_tools = Choice(known.tool_template or "", "GGUF", "the GGUF's own, for tools")
+    for_documents = Choice(known.document_template or "", "GGUF", "the GGUF's own, for documents")
+    plain = Choice(known.template or "", "GGUF", "the GGUF's own")
+    wanted = [for_tools] * tools + [for_documents] * documents
+    return next((own for own in (*wanted, plain, for_tools, for_documents) if own.source), None)
 
 
 def is_jinja(template: str) -> bool:

@@ -89,6 +89,8 @@ class Dialect:
     grammar: Callable[[Offer], str] | None = None
     answer_start: str = ""
     """What the model writes before the text of an answer."""
+    plans: bool = False
+    """Tools are shown for a plan of their use. Nothing that is answered is a call."""
 
     @property
     def visible(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ SHIPPED = {
     "phi-3": Shipped(("<|end|>", "<|user|>"), "Phi 3"),
     "qwen": Shipped(("<|im_end|>", "<|im_start|>"), "Qwen 1.5 to 2.5"),
     "raw": Shipped((), "the messages' texts and nothing else"),
+    "rewoo": Shipped(("### Instruction:", "</s>"), "plans of what tools are to do, for Bagel"),
     "vicuna": Shipped(("USER:", "</s>"), "Vicuna, and Bagel"),
     "zephyr": Shipped(("</s>", "<|user|>", "<|system|>"), "Zephyr, TinyLlama Chat"),
 }

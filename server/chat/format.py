@@ -5,7 +5,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
+from jinja2.exceptions import SecurityError
+
+from server.chat.budget import one_clock
 from server.chat.capabilities import probe
 from server.chat.choice import (
     Choice,
@@ -17,7 +21,7 @@ from server.chat.choice import (
     recognised,
 )
 from server.chat.dialect import Answering, Dialect, read_answer
-from server.chat.dialects import bagel, dialect_named, dialect_of
+from server.chat.dialects import bagel, dialect_named, dialect_of, rewoo
 from server.chat.families import is_bagels
 from server.chat.history import Adapter
 from server.chat.lark import Spelling
@@ -59,12 +63,16 @@ class ChatFormat:
     def plan(self, turn: Turn) -> Plan:
         """How to put `turn` to the engine, and how to read the answer. Raises InvalidRequest."""
         allowed = _allowed(turn)
+        shown = turn.tools if allowed else ()
+        if self.dialect.plans:
+            shown, allowed = allowed, ()
+            _check_planned(turn)
         prompt = self.prompt(
             turn.messages,
             turn.variables,
             turn.add_generation_prompt,
             turn.continue_final_message,
-            turn.tools if allowed else (),
+            shown,
             turn.documents,
         )
         begun = str(turn.messages[-1].get("content")) if turn.continue_final_message else ""
@@ -168,34 +176,55 @@ def _allowed(turn: Turn) -> tuple[Tool, ...]:
     return tuple(tool for tool in turn.tools if not choice.names or tool.name in choice.names)
 
 
+class _Wish(NamedTuple):
+    """All that a format depends on."""
+
+    template: str | None
+    dialect: str | None
+    stem: str
+    info: ModelInfo
+    asked: str | None
+    tools: bool
+    documents: bool
+
+
 def chat_format(
-    config: ModelConfig, info: ModelInfo, asked: str | None = None, tools: bool = False
+    config: ModelConfig,
+    info: ModelInfo,
+    asked: str | None = None,
+    tools: bool = False,
+    documents: bool = False,
 ) -> ChatFormat:
     """The format of a model, by the template that `choose` finds.
 
-    `asked` is the request's `chat_template`, `tools` whether it has any. Raises InvalidRequest if
-    there is no template, or if it does not compile.
+    `asked` is the request's `chat_template`, `tools` and `documents` whether it has any. Raises
+    InvalidRequest if there is no template, or if it does not compile.
     """
-    key = (config.template, config.dialect, config.path.stem, info, asked, tools)
+    wish = _Wish(config.template, config.dialect, config.path.stem, info, asked, tools, documents)
     # What clients write must not push out the formats of models.
-    return _clients_format(*key) if asked is not None and is_jinja(asked) else _format(*key)
+    return _clients_format(wish) if asked is not None and is_jinja(asked) else _format(wish)
 
 
 def plan_for(config: ModelConfig, info: ModelInfo, turn: Turn) -> Plan:
     """How to put `turn` to a model, and how to read the answer. Raises InvalidRequest."""
-    return chat_format(config, info, turn.template, bool(turn.tools)).plan(turn)
+    made = chat_format(config, info, turn.template, bool(turn.tools), bool(turn.documents))
+    return made.plan(turn)
 
 
-def _make(
-    template: str | None,
-    dialect: str | None,
-    stem: str,
-    info: ModelInfo,
-    asked: str | None,
-    tools: bool,
-) -> ChatFormat:
-    told = known(info, stem)
-    choice = choose(told, template, asked, tools)
+def _make(wish: _Wish) -> ChatFormat:
+    """Look at a template from all sides, within the time that one rendering may take."""
+    try:
+        with one_clock() as clock:
+            made = _read(wish)
+            clock.tick()
+            return made
+    except SecurityError as error:
+        raise InvalidRequest(f"the chat template says: {error}", param="messages") from error
+
+
+def _read(wish: _Wish) -> ChatFormat:
+    info, told = wish.info, known(wish.info, wish.stem)
+    choice = choose(told, wish.template, wish.asked, wish.tools, wish.documents)
     try:
         compiled = compile_template(choice.source)
     except InvalidRequest as error:
@@ -208,7 +237,9 @@ def _make(
     source = choice.source
     bagels = is_bagels(choice.name, told.names, told.architecture)
     found = bagel.DIALECT if bagels else dialect_of(source)
-    spoken = dialect_named(dialect) if dialect else found
+    spoken = dialect_named(wish.dialect) if wish.dialect else found
+    if choice.name == "rewoo":
+        spoken = rewoo.DIALECT
     return ChatFormat(
         compiled,
         info.bos,
@@ -228,32 +259,37 @@ _clients_format = lru_cache(maxsize=8)(_make)
 
 
 @lru_cache(maxsize=64)
-def _format(
-    template: str | None,
-    dialect: str | None,
-    stem: str,
-    info: ModelInfo,
-    asked: str | None,
-    tools: bool,
-) -> ChatFormat:
-    made = _make(template, dialect, stem, info, asked, tools)
+def _format(wish: _Wish) -> ChatFormat:
+    made = _make(wish)
+    model = wish.info.name or wish.stem
     name = f" ({made.choice.name})" if made.choice.name else ""
-    log.info("%s: chat template%s: %s", info.name or stem, name, made.choice.reason)
+    log.info("%s: chat template%s: %s", model, name, made.choice.reason)
     if made.warning:
-        log.warning("%s: %s", info.name or stem, made.warning)
+        log.warning("%s: %s", model, made.warning)
     return made
 
 
 def known(info: ModelInfo, stem: str) -> Known:
     """What is known of the templates of a loaded model, whose file is `stem`.gguf."""
     names = tuple(dict.fromkeys(name for name in (info.name, stem) if name))
-    return Known(info.template, info.tool_template, names, info.architecture)
+    return Known(
+        info.template, info.tool_template, info.document_template, names, info.architecture
+    )
 
 
 def token_ids(info: ModelInfo) -> Mapping[str, int | None]:
     """The ids of the control tokens, by their texts."""
     ids = info.special_ids or (None,) * len(info.special)
     return dict(zip(info.special, ids, strict=True))
+
+
+def _check_planned(turn: Turn) -> None:
+    if turn.tool_choice.mode == "required":
+        raise UnsupportedParameter(
+            "tool_choice: this chat template asks for a plan of what tools are to do, calling none "
+            "of them, so no call can be required",
+            param="tool_choice",
+        )
 
 
 def _check_continued(messages: Sequence[Mapping[str, object]], add_generation_prompt: bool) -> None:

@@ -7,22 +7,15 @@ from importlib import import_module
 from server.chat.format import chat_format
 from server.chat.turn import CallArguments, CallBegin, Content, Parser, Part, Reasoning, Turn
 from server.commands.failure import CommandError
-from server.commands.page import Page, say
-from server.commands.session import Session, legible
+from server.commands.page import GREEN, PLAIN, Page, say
+from server.commands.session import Manner, Session, legible
 from server.errors import CorralError
 from server.ipc import GenerateRequest
 
 HINT = r"Ctrl-C ends an answer, Ctrl-D the chat. \ at its end continues a line, /clear forgets all."
 
 
-def run(
-    session: Session,
-    first: str | None,
-    system: str | None,
-    n: int | None,
-    *,
-    color: bool = False,
-) -> None:
+def run(session: Session, first: str | None, system: str | None, manner: Manner) -> None:
     """Talk until the input ends. Raises CommandError and CorralError.
 
     Where somebody sits at a terminal, what goes wrong with one answer is told and the chat goes on.
@@ -30,11 +23,11 @@ def run(
     with suppress(ImportError):
         # `input` gets its line editing from it.
         import_module("readline")
-    chat = _Chat(session, Page(color=color), system, n)
+    chat = _Chat(session, system, manner)
     sits = sys.stdin.isatty()
     if sits:
         say(HINT)
-    text = first if first is not None else _asked(sits, chat.page)
+    text = first if first is not None else _asked(sits, chat.page, manner.color)
     while text is not None:
         match text.strip():
             case "":
@@ -48,17 +41,16 @@ def run(
                     if not sits:
                         raise
                     say(error.message)
-        text = _asked(sits, chat.page)
+        text = _asked(sits, chat.page, manner.color)
 
 
-def _asked(sits: bool, page: Page) -> str | None:
+def _asked(sits: bool, page: Page, color: bool) -> str | None:
     """What is typed next; None: the input has ended. Raises CommandError."""
     lines: list[str] = []
     while True:
         sign = (". " if lines else "> ") if sits and page.is_terminal else ""
         try:
-            with page.typing():
-                line = legible(input(sign), "the input")
+            line = legible(_typed(sign, color), "the input")
         except KeyboardInterrupt:
             page.write("\n")
             lines.clear()
@@ -74,14 +66,26 @@ def _asked(sits: bool, page: Page) -> str | None:
             return "\n".join(lines)
 
 
+def _typed(sign: str, color: bool) -> str:
+    """A line, green from the sign on if that is wanted. Raises as `input` does."""
+    if not (sign and color):
+        return input(sign)
+    try:
+        # Between these two `readline` does not count what is not seen.
+        return input(f"{sign}\x01{GREEN}\x02")
+    finally:
+        sys.stdout.write(PLAIN)
+        sys.stdout.flush()
+
+
 class _Chat:
     """The messages so far, in the form that templates expect."""
 
-    def __init__(self, session: Session, page: Page, system: str | None, n: int | None):
+    def __init__(self, session: Session, system: str | None, manner: Manner):
         """Raises CorralError if the model cannot be loaded or is not one to chat with."""
-        self.page = page
+        self.page = Page()
         self._session = session
-        self._n = n
+        self._manner = manner
         self._worker = session.load()
         chat_format(self._worker.config, self._worker.info)
         self._system = (
@@ -101,8 +105,8 @@ class _Chat:
         request = GenerateRequest(
             plan.prompt,
             worker.config.sampling,
-            self._n,
-            stop=plan.stop,
+            self._manner.n,
+            stop=(*plan.stop, *self._manner.stop),
             prompt_param="messages",
             visible=plan.visible,
         )
@@ -117,7 +121,7 @@ class _Chat:
         if (
             finished is not None
             and finished.reason == "length"
-            and finished.n_completion != self._n
+            and finished.n_completion != self._manner.n
         ):
             say(f"the context of {worker.info.n_ctx:,} tokens is full; /clear forgets all")
         if answer.text or finished is not None:

@@ -1,22 +1,18 @@
 """Page: standard output as an answer is written to it."""
 
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 
 CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
 """Characters that could steer a terminal; a model's text has no business with them."""
 
-DIM, TYPED, PLAIN = "\x1b[2m", "\x1b[1;32m", "\x1b[0m"
+DIM, GREEN, PLAIN = "\x1b[2m", "\x1b[1;32m", "\x1b[0m"
 
 
 class Page:
     """Text as it comes. To a terminal without control characters, elsewhere to the letter."""
 
-    def __init__(self, *, color: bool = False) -> None:
-        """`color`: of what is typed, on a terminal."""
+    def __init__(self) -> None:
         self.is_terminal = sys.stdout.isatty()
-        self._color = color and self.is_terminal
         self._at_start = True
 
     def write(self, text: str) -> None:
@@ -32,17 +28,6 @@ class Page:
         if self.is_terminal and (plain := text.translate(CONTROLS)):
             self._put(f"{DIM}{plain}{PLAIN}")
             self._at_start = plain.endswith("\n")
-
-    @contextmanager
-    def typing(self) -> Generator[None]:
-        """While somebody types."""
-        if self._color:
-            self._put(TYPED)
-        try:
-            yield
-        finally:
-            if self._color:
-                self._put(PLAIN)
 
     def end_line(self) -> None:
         """Begin a new line, unless one has just begun."""

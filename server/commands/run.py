@@ -4,7 +4,7 @@ import sys
 
 from server.commands.failure import CommandError
 from server.commands.page import Page, say
-from server.commands.session import Session
+from server.commands.session import Manner, Session
 from server.config import ConfigError
 from server.ipc import GenerateRequest, Text
 
@@ -22,15 +22,15 @@ def prompt(given: str | None) -> str:
     return text
 
 
-def run(session: Session, prompt: str, n: int | None) -> None:
+def run(session: Session, prompt: str, manner: Manner) -> None:
     """Write what follows. Raises CorralError, BrokenPipeError, or KeyboardInterrupt on Ctrl-C."""
     page = Page()
     worker = session.load()
-    request = GenerateRequest(Text(prompt), worker.config.sampling, n)
+    request = GenerateRequest(Text(prompt), worker.config.sampling, manner.n, manner.stop)
     try:
         finished = session.answer(request, page.write)
     finally:
         if page.is_terminal:
             page.end_line()
-    if finished.reason == "length" and finished.n_completion != n:
+    if finished.reason == "length" and finished.n_completion != manner.n:
         say(f"the answer is cut off: the context of {worker.info.n_ctx:,} tokens is full")

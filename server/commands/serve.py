@@ -1,17 +1,21 @@
-"""`corral serve`: the server from its socket to its end."""
+"""`corral serve`: from the command to the server's end.
+
+Preloaded models are begun as soon as the configuration is read, and load while the HTTP side is
+imported, which takes as long. Clients that come meanwhile wait.
+"""
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-import uvicorn
-from fastapi import FastAPI
+import uvloop
 
 from server import __version__
-from server.app import create_app
 from server.commands.failure import CommandError
 from server.commands.running import called
 from server.config import Config, ConfigError
@@ -19,16 +23,16 @@ from server.pool.catalog import read_catalog
 from server.pool.pool import ModelPool
 from server.pool.spare import Spare
 
+if TYPE_CHECKING:
+    from server.commands.http import HttpServer
+
 log = logging.getLogger("corral")
 
 BACKLOG = 2048
-"""Connections that may wait to be accepted."""
+"""Connections that may wait to be accepted; uvicorn's default."""
 
 MOST_NAMED = 10
 """Models that are named when the server starts."""
-
-STOP_S = 5
-"""Seconds that running requests have to end when the server is told to stop."""
 
 
 def run(read: Callable[[], Config], spare: Spare) -> bool:
@@ -44,51 +48,41 @@ def run(read: Callable[[], Config], spare: Spare) -> bool:
         raise ConfigError(
             "no models are configured and none were found; `corral config` prints an example"
         )
-    with _listen(config.server.host, config.server.port) as listener:
+    started = False
+
+    def announce() -> None:
+        nonlocal started
+        started = True
+        _announce(config, list(catalog.entries), listener)
+
+    async def serve() -> None:
         pool = ModelPool(config, spare, catalog)
-        app = create_app(config, pool, read)
-        server = _Server(app, pool, lambda: _announce(config, list(catalog.entries), listener))
+        await pool.start()
         try:
-            server.run([listener])
+            # On a thread, so that the pool gets on with its loads.
+            make = await asyncio.to_thread(_imported)
+            await make(config, pool, read, announce).serve([listener])
+        finally:
+            await pool.close()
+
+    with (
+        _listen(config.server.host, config.server.port) as listener,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        try:
+            runner.run(serve())
         except KeyboardInterrupt:
             log.info("stopped")
-        return server.started
+    return started
 
 
-class _Server(uvicorn.Server):
-    """Says where it is when it has started, and ends requests that outstay its stopping."""
+def _imported() -> "type[HttpServer]":
+    """The HTTP side, after half a second."""
+    from server.commands.http import HttpServer
 
-    def __init__(self, app: FastAPI, pool: ModelPool, announce: Callable[[], None]):
-        self._announce = announce
-        self._pool = pool
-        super().__init__(
-            uvicorn.Config(
-                app,
-                access_log=False,
-                log_config=None,
-                # Closing the pool ends what still runs; this is for what does not run on a model.
-                timeout_graceful_shutdown=2 * STOP_S,
-                lifespan="on",
-                backlog=BACKLOG,
-            )
-        )
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._announce()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._pool.events.close()
-        closing = asyncio.create_task(_close_later(self._pool))
-        await super().shutdown(sockets)
-        closing.cancel()
-
-
-async def _close_later(pool: ModelPool) -> None:
-    """Give running requests their time, then end them with an error that their clients see."""
-    await asyncio.sleep(STOP_S)
-    await pool.close()
+    gc.freeze()
+    gc.enable()
+    return HttpServer
 
 
 def _log_to_stderr(level: str) -> None:

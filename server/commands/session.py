@@ -15,7 +15,7 @@ from server.commands.console import err
 from server.commands.failure import CommandError
 from server.commands.page import say
 from server.config import Config, ConfigError, EngineConfig, ModelConfig
-from server.ipc import Finished, GenerateRequest, ModelInfo
+from server.ipc import Finished, GenerateRequest
 from server.pool.catalog import read_catalog
 from server.pool.events import Listener, StateChanged
 from server.pool.pool import Lease, ModelPool
@@ -31,6 +31,8 @@ OPTIONS = {
     "top_p": "--top-p",
     "min_p": "--min-p",
     "repeat_penalty": "--repeat-penalty",
+    "repeat_last_n": "--repeat-last-n",
+    "n_batch": "-b",
     "seed": "-s",
 }
 """What settings are called on the command line."""
@@ -52,6 +54,15 @@ class Wishes:
     template: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How answers are to be: their most tokens, what ends them, whether questions have a colour."""
+
+    n: int | None = None
+    stop: tuple[str, ...] = ()
+    color: bool = False
+
+
 class Session:
     """The model, loaded when it is first asked, and its answers one by one."""
 
@@ -61,10 +72,17 @@ class Session:
         self._id = id
 
     def load(self) -> Worker:
-        """Load it. Raises CorralError, or KeyboardInterrupt on Ctrl-C."""
+        """Load it, and warn of a context that it was not trained for.
+
+        Raises CorralError, or KeyboardInterrupt on Ctrl-C.
+        """
         worker = self._runner.run(self._load())
-        if beyond := beyond_training(worker.config.engine, worker.info):
-            say(beyond)
+        info = worker.info
+        if 0 < info.n_ctx_train < info.n_ctx:
+            say(
+                f"the model was trained for a context of {info.n_ctx_train:,} tokens, not of "
+                f"{info.n_ctx:,}: beyond that its answers lose their sense"
+            )
         return worker
 
     def answer(self, request: GenerateRequest, write: Callable[[str], None]) -> Finished:
@@ -116,17 +134,6 @@ async def _tell(listener: Listener, status: Status) -> None:
     while (event := await listener.next()) is not None:
         if isinstance(event, StateChanged) and event.progress is not None:
             status.update(f"loading {escape(event.model)} {event.progress:.0%}")
-
-
-def beyond_training(engine: EngineConfig, info: ModelInfo) -> str:
-    """A warning where the context is longer than what the model knows; empty where it is not."""
-    scaled = engine.rope_scaling or engine.rope_freq_base or engine.rope_freq_scale
-    if scaled or not 0 < info.n_ctx_train < info.n_ctx:
-        return ""
-    return (
-        f"a context of {info.n_ctx:,} tokens, but the model was trained for {info.n_ctx_train:,}: "
-        "beyond them it will write nonsense (-c 0 asks for what it was trained for)"
-    )
 
 
 @contextmanager

@@ -29,8 +29,10 @@ def run(path: Path, configured: str | None, asked: str | None, say: Callable[[st
     say(f"chosen by {choice.origin}: {choice.reason}")
     say(f"answers end with {end_marker(template, bos, eos) or 'nothing'!r}")
     say(f"stop strings {', '.join(map(repr, choice.stops)) or 'none'}")
-    if header.tool_template:
+    if choice.origin == "GGUF" and header.tool_template:
         say("with tools, the GGUF's own template for them is used")
+    if choice.origin == "GGUF" and header.document_template:
+        say("with documents, the GGUF's own template for them is used")
     own = {"add_generation_prompt": True, "bos_token": bos, "eos_token": eos}
     try:
         text = render(template, TALK, {}, own=own).text
@@ -50,4 +52,6 @@ def run_by_name(config: Config, model: str, asked: str | None, say: Callable[[st
 def known(header: Header, path: Path) -> Known:
     """What the header says of templates."""
     names = tuple(dict.fromkeys((header.name, path.stem)))
-    return Known(header.template, header.tool_template, names, header.architecture)
+    return Known(
+        header.template, header.tool_template, header.document_template, names, header.architecture
+    )

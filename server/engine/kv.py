@@ -32,7 +32,7 @@ MAX_COPY = 50
 """Cells copied for each one that is of use; copying is hundreds of times cheaper than computing."""
 
 MAX_SAVED = 8
-"""Cells saved for each one that nobody else has; into fresh memory, saving is slower than copying."""
+"""Cells saved for each one that nobody else has."""
 
 
 class Cells(Protocol):

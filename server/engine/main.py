@@ -124,6 +124,10 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
     captured = llama.backend_init()
     model = stack.enter_context(open_model(load, captured, Progress(pipe)))
     vocabulary = Vocabulary(model.vocabulary)
+    # Beside the clearing of the cells.
+    looking = threading.Thread(target=vocabulary.look_through, daemon=True)
+    looking.start()
+    stack.callback(looking.join)  # whatever fails, the model outlives it
     outbox = _Outbox(pipe)
     config, layout = plan(load.engine, model)
     context = None
@@ -149,6 +153,7 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
         config.max_waiting,
         outbox.put,
     )
+    looking.join()
     return Loaded(
         context,
         outbox.engine,
@@ -192,8 +197,8 @@ def serve(pipe: Connection, loaded: Loaded) -> None:
         threading.Thread(target=_or_die(target), args=args, daemon=True).start()
     pipe.send(Ready(loaded.info))
     # What lives now lives for good: the collector need not look at it again.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     run(loaded, inbox)
 
 
@@ -272,7 +277,3 @@ class _Outbox:
         except BrokenPipeError:
             # The server is gone, and this thread is the first to see it.
             os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

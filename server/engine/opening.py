@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,11 +15,16 @@ from server.engine.vocabulary import Vocabulary
 from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
 from server.estimate import KV_BYTES, choose_n_ctx
+from server.gguf import read_header
 from server.ipc import Load, Loading, Message, ModelInfo
 from server.layout import Layout, choose_flash_attn, choose_layout
-from server.offload import choose_gpu_layers
+from server.need import MARGIN, Need
+from server.placement import choose
 
 log = logging.getLogger(__name__)
+
+ALL = 9999
+"""Layers; llama.cpp caps it."""
 
 
 @contextmanager
@@ -31,29 +36,45 @@ def open_model(
     Raises ModelLoadError, which names the setting at fault if it is one.
     """
     with llama.Devices(load.engine) as devices:
-        n_layers = 0
-        if devices.free or load.engine.override_tensors:
-            n_layers = _gpu_layers(load, captured, devices)
+        if load.engine.override_tensors:
+            _check_overrides(load, captured, devices)
+        config, n_layers = _place(load, devices.free)
         with llama.Model(
-            load.path, load.engine, n_layers, captured, on_progress, False, devices
+            load.path, config, n_layers, captured, on_progress, False, devices
         ) as model:
             if load.engine.n_cpu_moe and not model.n_experts:
                 log.warning("n_cpu_moe does nothing: %s has no experts", model.description)
             yield model
 
 
-def _gpu_layers(load: Load, captured: llama.Log, devices: llama.Devices) -> int:
-    """Sizes come from opening the file without its weights."""
+def _place(load: Load, free: Sequence[int]) -> tuple[EngineConfig, int]:
+    """What lies where, and the number of layers on devices that have so many bytes free.
+
+    The pool has decided that for GPUs of this machine, but it does not look at other devices.
+    """
+    config = load.engine
+    if not free:
+        return config, 0
+    if config.n_gpu_layers != "auto":
+        return config, ALL if config.n_gpu_layers == "all" else config.n_gpu_layers
     try:
-        sizes = _sizes(load, load.engine, captured, devices)
+        header = read_header(Path(load.path))
+    except ModelLoadError:
+        return config, 0  # llama.cpp says what is wrong with the file
+    room = Need(psutil.virtual_memory().available, tuple(int(n * (1 - MARGIN)) for n in free))
+    placement = choose(header, config, room)
+    decided: dict[str, object] = {"n_cpu_moe": placement.n_cpu_moe}
+    if placement.tensor_split:
+        decided["tensor_split"] = placement.tensor_split
+    return config.model_copy(update=decided), placement.n_gpu_layers
+
+
+def _check_overrides(load: Load, captured: llama.Log, devices: llama.Devices) -> None:
+    """Raises ModelLoadError, by opening the file without its weights."""
+    try:
+        _sizes(load, load.engine, captured, devices).close()
     except ModelLoadError as error:
         raise _blame(load, captured, devices) or error from None
-    with sizes:
-        n_ctx = choose_n_ctx(load.engine, sizes.n_ctx_train)
-        per_cell = _bytes_per_cell(sizes, load.engine)
-        return choose_gpu_layers(
-            load.engine, n_ctx, sizes.n_layer, sizes.size_bytes, per_cell, devices.free
-        )
 
 
 def _sizes(
@@ -153,7 +174,8 @@ def describe(
         memory=model.memory,
         name=model.metadata("general.name") or "",
         architecture=model.metadata("general.architecture") or "",
-        tool_template=model.tool_template,
+        tool_template=model.template_for("tool_use"),
+        document_template=model.template_for("rag"),
         ends=tuple(filter(None, map(vocabulary.raw.text, vocabulary.ends.tolist()))),
     )
 

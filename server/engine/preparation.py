@@ -5,10 +5,10 @@ wait whose answers have grammars, and nobody else.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from queue import SimpleQueue
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
-from server.engine.grammar import Grammars
 from server.engine.job import Job, Limits, look_up
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
@@ -27,6 +27,9 @@ from server.ipc import (
     UseThreads,
 )
 
+if TYPE_CHECKING:
+    from server.engine.grammar import Grammars
+
 Prepared = Sequence | Job | Cancel | Answer | Failed | UseThreads | Shutdown
 """What the engine's thread is given."""
 
@@ -42,7 +45,6 @@ class Preparation:
         self._info = info
         self._limits = limits
         self._inbox = inbox
-        self._grammars = Grammars(vocabulary)
         self._with_grammar: SimpleQueue[Submit] = SimpleQueue()
         self._pending: set[int] = set()
         """Requests whose grammars are not compiled yet. Added to by `read`, taken by `compile`."""
@@ -99,6 +101,13 @@ class Preparation:
             raise InvalidRequest(f"this model {what}, it does not generate text", "model")
         constraint = self._grammars.compile(grammar) if grammar else None
         return Sequence(submit.id, submit.request, self._vocabulary, info.n_ctx, constraint)
+
+    @cached_property
+    def _grammars(self) -> "Grammars":
+        """Imported with the first: a start takes long enough."""
+        from server.engine.grammar import Grammars
+
+        return Grammars(self._vocabulary)
 
     def _answer(self, id: int, question: Question) -> Job | Answer:
         if isinstance(question, Embed | Rank):

@@ -8,17 +8,19 @@ them, they get only the k best tokens, which a threshold finds: the result is th
 
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.batch import Tokens
-from server.engine.grammar import Constraint
 from server.engine.llama import CANDIDATE, Chain, Logits, samplers
 from server.engine.vocabulary import Vocabulary
 from server.errors import EngineError
 from server.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from server.engine.grammar import Constraint
 
 SEEDS = 2**32 - 1
 
@@ -100,7 +102,7 @@ class Sampler:
         params: SamplingParams,
         vocabulary: Vocabulary,
         prompt: Tokens,
-        constraint: Constraint | None = None,
+        constraint: "Constraint | None" = None,
     ):
         self._params = params
         self._ends = vocabulary.ends
@@ -133,7 +135,7 @@ class Sampler:
             return int(logits.argmax())
         return self._chain.pick(candidates(logits, self._k))
 
-    def _sample_allowed(self, logits: Logits, constraint: Constraint) -> int:
+    def _sample_allowed(self, logits: Logits, constraint: "Constraint") -> int:
         """Choose among what a grammar allows. It also says when an answer ends: bans give way."""
         best = int(logits.argmax())
         if self._chain is None and constraint.allows(best):

@@ -3,18 +3,21 @@
 from collections import deque
 from collections.abc import Iterator
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from server.engine.batch import Tokens
 from server.engine.detokenizer import Detokenizer
-from server.engine.grammar import Constraint
 from server.engine.llama import State
 from server.engine.sampler import Sampler
 from server.engine.scores import ScoreQueue, unscored
 from server.engine.vocabulary import Vocabulary
 from server.errors import ContextLengthExceeded, InvalidRequest
 from server.ipc import GenerateRequest, Infill, Text, TokenScore
+
+if TYPE_CHECKING:
+    from server.engine.grammar import Constraint
 
 
 class Sequence:
@@ -31,7 +34,7 @@ class Sequence:
         request: GenerateRequest,
         vocabulary: Vocabulary,
         n_ctx: int,
-        constraint: Constraint | None = None,
+        constraint: "Constraint | None" = None,
     ):
         prompt = _read_prompt(request, vocabulary, n_ctx)
         vocabulary.check("logit_bias", [t for t, _ in request.sampling.logit_bias])

@@ -64,6 +64,10 @@ class Vocabulary:
         controls = (t for t in range(self.n_tokens) if self.raw.is_control(t))
         return {text: t for t in controls if (text := self.raw.text(t))}
 
+    def look_through(self) -> None:
+        """Find the tokens of both kinds, which takes a while. Safe to do on any thread."""
+        _ = self.ends, self.special
+
     def piece(self, token: int) -> bytes:
         """The bytes that a generated token adds to the text; none for control tokens."""
         known = self._pieces[token]

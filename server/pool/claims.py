@@ -1,7 +1,7 @@
 """Claims: what a model asks for of the memory, and how it is loaded into what it is given."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server import placement
 from server.config import ModelConfig
@@ -36,21 +36,20 @@ class Claims:
         self._footprints = footprints
 
     def least(self, entry: Entry, total: Need) -> Need:
-        """What the model must have, where `total` is all there is. Nothing if its file is bad."""
+        """What the model must have, where `total` is all there is. No memory if its file is bad."""
         if entry.header is None:
-            return Need(0)
-        need = placement.least(entry.header, entry.config.engine, total)
-        return self._corrected(need, self._key(entry))
+            return Need(0, servers=_servers(entry))
+        return self._corrected(entry, placement.least(entry.header, entry.config.engine, total))
 
     def grant(self, entry: Entry, free: Need) -> Claim:
         """How the model is loaded into what is free, of which it leaves a part."""
         key = self._key(entry)
         if entry.header is None:
-            return Claim(entry.config, Need(0), 0, 0, key)
+            return Claim(entry.config, Need(0, servers=_servers(entry)), 0, 0, key)
         engine = entry.config.engine
         more = self._more(key)
         placed = placement.choose(entry.header, engine, free.less(Need(more)))
-        need = self._corrected(placed.need, key)
+        need = self._corrected(entry, placed.need)
         spare = min(engine.prefix_cache, max(0, free.ram - need.ram) // 2)
         decided = placement.settle(engine, placed).model_copy(update={"prefix_cache": spare})
         if engine.devices or engine.rpc_servers:
@@ -60,15 +59,16 @@ class Claims:
         config = entry.config.model_copy(update={"engine": decided})
         return Claim(config, need.plus(Need(spare)), spare, placed.need.ram, key)
 
-    def learn(self, entry: Entry, claim: Claim, ram: int, load_s: float) -> None:
-        """The model has taken `ram` bytes in its load."""
+    def learn(self, entry: Entry, claim: Claim, ram: int, load_s: float) -> Claim:
+        """The model has taken `ram` bytes in its load, and so much is its claim from now on."""
         if entry.header is None:
-            return
+            return claim
         taken = f"{ram / 2**20:,.0f} MiB, estimated {claim.estimated / 2**20:,.0f}"
         log.info("%s: loaded in %.1f s, takes %s", entry.id, load_s, taken)
         size = entry.header.size_bytes
         more = ram - claim.estimated
         self._footprints.note(claim.key, Footprint(more=more, load_s=load_s, size=size))
+        return replace(claim, need=claim.need._replace(ram=ram + claim.spare))
 
     def load_s(self, entry: Entry) -> float:
         """Seconds that its load will take, by what was measured."""
@@ -82,5 +82,10 @@ class Claims:
         known = self._footprints.of(key)
         return 0 if known is None else known.more
 
-    def _corrected(self, need: Need, key: str) -> Need:
-        return Need(max(0, need.ram + self._more(key)), need.gpus)
+    def _corrected(self, entry: Entry, need: Need) -> Need:
+        ram = max(0, need.ram + self._more(self._key(entry)))
+        return Need(ram, need.gpus, _servers(entry))
+
+
+def _servers(entry: Entry) -> frozenset[str]:
+    return frozenset(entry.config.engine.rpc_servers)

@@ -15,7 +15,7 @@ from server.pool.cache_folder import read_file, replace_file
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of what is kept. To be raised when `read_header` says something else of the same file."""
 
 Stamp = tuple[int, int]

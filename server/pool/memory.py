@@ -5,11 +5,8 @@ from collections.abc import Iterable
 import psutil
 
 from server.config import PoolConfig
-from server.need import Need
+from server.need import MARGIN, Need
 from server.pool.machine import CGROUP, free_gpus, free_ram
-
-MARGIN = 0.05
-"""Share of the memory that is left to others."""
 
 
 class Memory:

@@ -142,7 +142,12 @@ class ModelPool:
         return self._residents.total(), taken
 
     async def start(self) -> None:
-        """Begin to load the models that are to be preloaded. Does not wait for them."""
+        """Begin to load the models that are to be preloaded. Does not wait for them.
+
+        Safe to call again.
+        """
+        if self._started:
+            return
         now = time.monotonic()
         for number, id in enumerate(self._preloaded):
             # One after the other has its turn, in the order of the file.
@@ -217,12 +222,22 @@ class ModelPool:
         id, load_s = resident.entry.id, self._claims.load_s(resident.entry)
         if resident.keeper is None or resident.draining:
             wait_s = self.config.pool.swap_after_s + load_s
-            message = f"model {id} still waits after {waited_s:g} s for memory that others use"
+            room = self._server_in_use(resident) or "memory that others use"
+            message = f"model {id} still waits after {waited_s:g} s for {room}"
         else:
             progress = resident.progress or 0.0
             wait_s = load_s * (1 - progress)
             message = f"model {id} is still loading after {waited_s:g} s ({progress:.0%})"
         return Unavailable(message, retry_after=max(RETRY_S, wait_s))
+
+    def _server_in_use(self, resident: Resident) -> str | None:
+        """An RPC server of its that another model has, and which."""
+        wanted = resident.entry.config.engine.rpc_servers
+        for held in self._residents.held():
+            for endpoint in wanted:
+                if held.id != resident.entry.id and endpoint in held.need.servers:
+                    return f"the RPC server {endpoint}, which {held.id} uses"
+        return None
 
     async def unload(self, model: str, force: bool = False) -> bool:
         """Unload it and wait until its memory is free; whether it was loaded.

@@ -6,9 +6,27 @@ import socket
 import subprocess
 import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 
-COMMAND = (sys.executable, "-m", "server.engine.main")
+COMMAND = (sys.executable, "-m", "server.engine")
 """What starts a worker."""
+
+ENVIRON = {
+    # llama.cpp's abort handler would start gdb where that is installed.
+    "GGML_NO_BACKTRACE": "1",
+    # Nothing here multiplies matrices by numpy, whose threads take from those who start beside us.
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Of a worker, where nothing else is said."""
+
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Large buffers in pages of 2 MiB: all KV cells are cleared, at the price of a fault per page."""
+
+REPORTED_ORDER = Path("/sys/module/page_reporting/parameters/page_reporting_order")
+"""Of what size free memory has to be to go back to the hypervisor: 2**n pages; -1: it does not."""
+
+MOST_ORDER = 11
+"""Linux has no free blocks of this order."""
 
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
 """Signals that a process brings upon itself; others were sent by somebody."""
@@ -24,10 +42,17 @@ def start_process(command: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], Co
             pass_fds=(theirs.fileno(),),
             # The terminal's Ctrl-C is for the server, which then tells us.
             process_group=0,
-            # llama.cpp's abort handler would start gdb where that is installed.
-            env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+            env=(HUGE_PAGES if keeps_free_memory() else {}) | ENVIRON | os.environ,
         )
         return process, Connection(ours.detach())
+
+
+def keeps_free_memory() -> bool:
+    """Whether free memory stays this machine's. Else its huge pages are those that have gone."""
+    try:
+        return int(REPORTED_ORDER.read_text()) not in range(MOST_ORDER)
+    except (OSError, ValueError):
+        return True
 
 
 def crashed_itself(code: int) -> bool:

@@ -61,9 +61,12 @@ class Residents:
         return self._all
 
     def total(self) -> Need:
-        """Bytes that all of them together may take."""
-        pids = (each.pid for each in self._present.values())
-        return self.memory.total(pid for pid in pids if pid is not None)
+        """What all of them together may take: bytes, and the RPC servers that they know of."""
+        present = self._present.values()
+        pids = (each.pid for each in present)
+        servers = (each.entry.config.engine.rpc_servers for each in present)
+        total = self.memory.total(pid for pid in pids if pid is not None)
+        return total._replace(servers=frozenset().union(*servers))
 
     def held(self) -> list[Held]:
         """Those that take memory."""
@@ -153,7 +156,8 @@ class Residents:
             pid = resident.pid
             if keeper.load_s and pid is not None and resident.claim is not None:
                 ram = resident_bytes(pid)
-                self._claims.learn(resident.entry, resident.claim, ram, keeper.load_s)
+                claim = self._claims.learn(resident.entry, resident.claim, ram, keeper.load_s)
+                resident.claim = claim
                 keeper.load_s = 0.0
         self._watch_idleness(resident)
 
@@ -295,7 +299,8 @@ def _no_room(id: str, need: Need, total: Need, verdict: Verdict) -> str:
 
 
 def _sizes(need: Need) -> str:
-    """`3.2 GiB of RAM and 10.0 GiB of GPU 0`."""
+    """`3.20 GiB of RAM and 10.00 GiB of GPU 0`."""
     parts = [f"{need.ram / 2**30:,.2f} GiB of RAM"]
     parts += [f"{n / 2**30:,.2f} GiB of GPU {i}" for i, n in enumerate(need.gpus)]
+    parts += [f"the RPC server {endpoint}" for endpoint in sorted(need.servers)]
     return " and ".join(parts)

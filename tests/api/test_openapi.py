@@ -50,9 +50,11 @@ def check(told: Json, schema: Json, value: object) -> None:
     Draft202012Validator(whole).validate(value)  # pyright: ignore[reportUnknownMemberType]
 
 
-def content(told: Json, path: str, status: str, kind: str = "application/json") -> Json:
-    """The schema of a response to a POST."""
-    return told["paths"][path]["post"]["responses"][status]["content"][kind]["schema"]
+def content(
+    told: Json, path: str, status: str, kind: str = "application/json", method: str = "post"
+) -> Json:
+    """The schema of a response."""
+    return told["paths"][path][method]["responses"][status]["content"][kind]["schema"]
 
 
 def test_it_is_a_sound_document(told: Json) -> None:
@@ -84,6 +86,15 @@ def errors_of(path: str, status: str) -> Json:
     if (path, status) == ("/v1/health", "5XX"):
         return {"$ref": "#/components/schemas/Unhealthy"}
     return {"anyOf": [ours, tgis]}
+
+
+def test_the_routes_of_admins_are_told_of(told: Json) -> None:
+    paths = {path for path in told["paths"] if path.startswith("/v1/admin/")}
+    models = {f"/v1/admin/models{end}" for end in ("", "/load", "/unload", "/pin", "/pull")}
+    assert paths == models | {f"/v1/admin/{name}" for name in ("events", "plan", "reload")}
+    for path, method in (("/v1/admin/events", "get"), ("/v1/admin/models/pull", "post")):
+        answer = told["paths"][path][method]["responses"]["200"]
+        assert list(answer["content"]) == ["text/event-stream"]
 
 
 def test_every_operation_is_described(told: Json) -> None:
@@ -261,7 +272,7 @@ async def test_what_is_not_generated(told: Json, path: str, body: Json) -> None:
     check(told, content(told, path, "4XX"), refused.json())
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/healthz", "/v1/readyz"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/healthz", "/v1/readyz", "/v1/admin/models"])
 async def test_what_has_no_body(told: Json, path: str) -> None:
     async with house() as h:
         response = await h.client.get(path)

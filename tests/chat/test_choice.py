@@ -9,7 +9,7 @@ from server.chat.choice import Known, choose, end_marker, end_warning, is_jinja,
 from server.chat.template import compile_template
 from server.errors import InvalidRequest
 
-NONE = Known(None, None, ("some-model",), "llama")
+NONE = Known(None, None, None, ("some-model",), "llama")
 OWN = replace(NONE, template="own {{ messages[0].content }}")
 BAGEL = replace(NONE, names=("jondurbin_bagel-dpo-8x7b-v0.2", "bagel"))
 
@@ -51,13 +51,22 @@ class TestOrder:
 
 
 class TestTools:
-    BOTH = Known("plain", "for tools", ("m",), "llama")
+    BOTH = Known("plain", "for tools", None, ("m",), "llama")
+    ALL = replace(BOTH, document_template="for documents")
 
     def test_the_template_for_tools(self) -> None:
         assert choose(self.BOTH, tools=True).source == "for tools"
         assert choose(self.BOTH).source == "plain"
 
+    def test_the_template_for_documents(self) -> None:
+        assert choose(self.ALL, documents=True).source == "for documents"
+        assert choose(self.ALL, tools=True, documents=True).source == "for tools"
+        assert choose(self.ALL).source == "plain"
+        assert choose(self.BOTH, documents=True).source == "plain"
+
     def test_the_only_template(self) -> None:
+        only = replace(NONE, document_template="for documents")
+        assert choose(only).source == "for documents"
         assert choose(replace(self.BOTH, template=None)).source == "for tools"
 
     def test_others_come_first(self) -> None:

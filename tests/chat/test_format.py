@@ -1,5 +1,6 @@
 """Which template a model gets, and what it is given."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -396,6 +397,25 @@ class TestAsked:
         plan = plan_for(ModelConfig(path=Path("bagel.Q4.gguf")), info, Turn(HI))
         assert plan.template[:2] == ("llama-2", "family")
         assert plan.prompt.text == "<s>[INST] Hi [/INST]"
+
+    def test_an_endless_template_costs_its_time_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("server.chat.budget.LIMIT_S", 0.1)
+        loop = "{% for i in range(99999) %}"
+        info = replace(INFO, template=f"{loop}{loop}{{% endfor %}}{{% endfor %}}")
+        start = time.thread_time()
+        with pytest.raises(InvalidRequest, match="it ran for more than"):
+            plan_for(ModelConfig(path=Path("endless.gguf")), info, Turn(HI))
+        assert time.thread_time() - start < 0.5
+
+    def test_the_ggufs_template_for_documents(self) -> None:
+        source = "{% for d in documents %}<{{ d.text }}>{% endfor %}{{ messages[0].content }}"
+        info = replace(INFO, template="plain", document_template=source)
+        config = ModelConfig(path=Path("m.gguf"))
+        assert plan_for(config, info, Turn(HI)).prompt.text == "plain"
+        turn = Turn(HI, documents=({"text": "one"}, {"text": "two"}))
+        assert plan_for(config, info, turn).prompt.text == "<one><two>Hi"
+        with pytest.raises(UnsupportedParameter, match="no place for documents"):
+            plan_for(config, replace(info, document_template=None), turn)
 
     def test_the_ggufs_template_for_tools(self) -> None:
         info = replace(INFO, template="plain", tool_template=CHATML_TOOLS)

@@ -68,7 +68,7 @@ def test_as_transformers_renders_the_public_template(name: str, case: str) -> No
 
 
 def test_there_are_goldens_of_all_that_have_a_public_template() -> None:
-    own = {"alpaca", "bagel-alpaca", "bagel-chatml", "raw", "vicuna"}
+    own = {"alpaca", "bagel-alpaca", "bagel-chatml", "raw", "rewoo", "vicuna"}
     assert set(GOLDENS["templates"]) | own == set(NAMES)
     assert all({"one turn", "two turns"} <= set(g["texts"]) for g in GOLDENS["templates"].values())
 
@@ -201,6 +201,7 @@ MIXED = {
         "SYSTEM USER CHATBOT",
     ),
     "raw": blocks("{1}", ""),
+    "rewoo": alpaca("  "),
 }
 
 

@@ -30,7 +30,7 @@ SERVES = re.compile(r"serves .* at (http://\S+)/v1")
 CACHE = "CORRAL_CACHE"
 """Names a folder. Other variables of that prefix are settings, and not for the server to see."""
 
-WORKER_ARGUMENT = "server.engine.main"
+WORKER_ARGUMENT = "server.engine"
 CLEAN = (0, -signal.SIGTERM)
 """A process that ends as SIGTERM asks reports the signal."""
 

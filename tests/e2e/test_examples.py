@@ -8,10 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from openai import OpenAI
+from rewoo import STEP_TOKENS, Model, tools_of
+from rewoo_plan import grammar, parse
 
+from tests.e2e.asking import MODEL
 from tests.e2e.process import ANSWER_S, ROOT
 
 FOLDER = ROOT / "examples"
+
+IMPORTED = ("rewoo_plan.py", "rewoo_tools.py")
 
 HORSES = (
     "Horses eat grass. They are fast, and people have ridden them for ages. They live in herds."
@@ -39,8 +45,9 @@ def output(url: str, name: str, *args: str, said: str = "") -> str:
 
 def test_all_are_run() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    names = [path.name for path in FOLDER.glob("*.py")]
+    names = [path.name for path in FOLDER.glob("*.py") if path.name not in IMPORTED]
     assert len(names) >= 4
+    text += (ROOT / "tests/third_party/test_langchain.py").read_text(encoding="utf-8")
     assert [name for name in names if f'"{name}"' not in text] == []
 
 
@@ -83,3 +90,35 @@ def test_function_calling(url: str) -> None:
     source = (FOLDER / "function_calling.py").read_text(encoding="utf-8")
     assert source.count(json.loads(found[1])["word"]) == int(found[2])
     assert answer.strip()
+
+
+def test_rewoo(url: str, tmp_path: Path) -> None:
+    options = ("--max-steps", "2", "--documents")
+    library = str(FOLDER / "library")
+    plan = output(url, "rewoo.py", *options, library, "--show-plan", "When is the library open?")
+    steps, _ = parse(plan, tools_of(Model(url, ""), FOLDER / "library", ()), 2)
+    assert [step.number for step in steps] == list(range(len(steps)))
+    assert steps[0].tool == "Search"
+    # Whatever the small model looks for is found.
+    (tmp_path / "any.txt").write_text(f"About {plan.partition('Answer:')[0]}")
+    done = run(url, "rewoo.py", *options, str(tmp_path), "--plan", "-", said=plan)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith(":evidence")]
+    assert told == [str(step) for step in steps]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_plan_keeps_its_form_however_wild_it_is(sdk: OpenAI, tmp_path: Path, seed: int) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    tools = tools_of(Model("http://127.0.0.1:9", ""), tmp_path, ("a.example",))
+    shown = [{"type": "function", "function": {"name": name}} for name in tools]
+    (choice,) = sdk.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "How is Bonn?"}],
+        temperature=1.5,
+        seed=seed,
+        max_tokens=2 * STEP_TOKENS,
+        extra_body={"chat_template": "rewoo", "tools": shown, "lark": grammar(tools, 2)},
+    ).choices
+    assert choice.finish_reason == "stop" and choice.message.tool_calls is None
+    assert 1 <= len(parse(choice.message.content or "", tools, 2).steps) <= 2

@@ -70,6 +70,20 @@ from made.api.models import get_model, list_models
 assert list_models.sync(client=client).data[0].id == model
 assert get_model.sync(model, client=client).object_ == "model"
 """,
+    "admin": """
+from made.api.admin import list_model_states, load_model, pin_model, plan_model
+from made.models import ErrorResponse, LoadOrder, PinOrder, PlanRequest
+
+told = load_model.sync(client=client, body=LoadOrder(model=model))
+assert told.state == "ready" and told.n_slots > 0
+assert pin_model.sync(client=client, body=PinOrder(model=model, pinned=False)).pinned is False
+assert model in [each.id for each in list_model_states.sync(client=client).data]
+plan = plan_model.sync(client=client, body=PlanRequest(model=model, ctx=512, gpu_free=[2**32]))
+assert plan.auto.fits and plan.auto.n_gpu_layers == plan.n_layer + 1
+assert len(plan.rows) == plan.n_layer + 2 and plan.rows[0].fits == "all"
+refused = load_model.sync(client=client, body=LoadOrder(model="nobody"))
+assert isinstance(refused, ErrorResponse) and refused.error.code == "model_not_found"
+""",
     "tokens": """
 from made.api.prompts import count_chat_tokens
 from made.api.tokens import detokenize, tokenize

@@ -65,7 +65,7 @@ class Process:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                (sys.executable, "-m", "server.engine.main", str(theirs.fileno())),
+                (sys.executable, "-m", "server.engine", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 cwd=ROOT,

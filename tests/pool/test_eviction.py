@@ -77,18 +77,38 @@ def waitings(n_gpus: int) -> st.SearchStrategy[list[Waiting]]:
     return st.lists(one, min_size=1, max_size=5, unique_by=lambda each: each.id)
 
 
+SERVERS = frozenset({"s0", "s1", "s2"})
+SOME_SERVERS = st.frozensets(st.sampled_from(sorted(SERVERS)))
+
+
+@st.composite
+def there(draw: st.DrawFn, n_gpus: int) -> tuple[Need, list[Held]]:
+    """What there is and who holds it; no two of them the same server."""
+    free, taken = SERVERS, list[Held]()
+    for each in draw(helds(n_gpus)):
+        servers = draw(SOME_SERVERS) & free
+        free -= servers
+        taken.append(each._replace(need=each.need._replace(servers=servers)))
+    return draw(needs(n_gpus, 40))._replace(servers=SERVERS), taken
+
+
 @st.composite
 def rooms(draw: st.DrawFn) -> tuple[Need, Need, list[Held]]:
     """What is wanted, what there is, who holds it."""
     n_gpus = draw(st.integers(0, 2))
-    return draw(needs(n_gpus, 20)), draw(needs(n_gpus, 40)), draw(helds(n_gpus))
+    wanted = draw(needs(n_gpus, 20))._replace(servers=draw(SOME_SERVERS))
+    return wanted, *draw(there(n_gpus))
 
 
 @st.composite
 def queues(draw: st.DrawFn) -> tuple[list[Waiting], Need, list[Held]]:
     """Who waits, what there is, who holds it."""
     n_gpus = draw(st.integers(0, 2))
-    return draw(waitings(n_gpus)), draw(needs(n_gpus, 40)), draw(helds(n_gpus))
+    waiting = [
+        each._replace(need=each.need._replace(servers=draw(SOME_SERVERS)))
+        for each in draw(waitings(n_gpus))
+    ]
+    return waiting, *draw(there(n_gpus))
 
 
 def free_of(total: Need, held: Sequence[Held], without: Sequence[str] = ()) -> Need:
@@ -218,6 +238,21 @@ def test_every_memory_counts_for_itself() -> None:
     assert make_room(Need(1, (0, 11)), total, both) == TooLarge(total, ())
 
 
+def test_a_server_has_one_client() -> None:
+    """However much memory there is; and who has none of it stays."""
+    total = Need(100, servers=SERVERS)
+    wanted = Need(1, servers=frozenset({"s0", "s1"}))
+    idle = held("idle", used=10.0)
+    first = idle._replace(id="first", need=Need(1, servers=frozenset({"s0"})))
+    other = idle._replace(id="other", need=Need(1, servers=frozenset({"s2"})))
+    assert make_room(wanted, total, [idle, first, other]) == Evict(("first",))
+    assert make_room(wanted, total, [idle, other]) == Evict(())
+    busy = first._replace(busy=True)
+    assert make_room(wanted, total, [idle, busy, other]) == Wait(("first",))
+    pinned = make_room(wanted, total, [first._replace(pinned=True), other])
+    assert pinned == TooLarge(Need(99, servers=frozenset({"s1", "s2"})), ("first",))
+
+
 # Several that wait.
 
 
@@ -246,7 +281,10 @@ def test_steps_take_only_what_is_free_and_touch_only_whom_they_may(
         assert not known[id].pinned and not known[id].leaving
     assert all(known[id].busy for id in steps.drain)
     assert not any(known[id].busy for id in steps.unload)
-    assert not steps.load or min_of(free_of(total, [*all_held, *loaded(waiting, steps)])) >= 0
+    taken = [*all_held, *loaded(waiting, steps)]
+    assert not steps.load or min_of(free_of(total, taken)) >= 0
+    servers = [server for each in taken for server in each.need.servers]
+    assert len(servers) == len(set(servers))
 
 
 def min_of(need: Need) -> int:

@@ -22,10 +22,11 @@ def run(
     environ: Mapping[str, str] | None = None,
     cwd: Path = PROGRAMS,
     within_s: float = PROGRAM_S,
+    said: str = "",
 ) -> str:
     """Run to the end, with nothing of the user's own settings; what it printed.
 
-    `home` is an empty folder for what it writes. It must succeed.
+    `home` is an empty folder for what it writes, `said` its standard input. It must succeed.
     """
     keep = ("PATH", "LANG", "LC_ALL", "TMPDIR")
     environment = {name: os.environ[name] for name in keep if name in os.environ}
@@ -34,7 +35,7 @@ def run(
         command,
         cwd=cwd,
         env={**environment, **(environ or {})},
-        stdin=subprocess.DEVNULL,
+        input=said,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -16,7 +16,7 @@ from server.pool.events import State
 from server.pool.memory import resident_bytes
 from server.pool.resident import Resident
 
-router = APIRouter(prefix="/admin", include_in_schema=False)
+router = APIRouter(prefix="/admin")
 
 
 class Memory(Sent):
@@ -91,7 +91,7 @@ class PinOrder(ModelOrder):
 
 
 @router.get("/models")
-async def list_models(services: AppServices) -> ModelStates:
+async def list_model_states(services: AppServices) -> ModelStates:
     """The models as they are now."""
     budget, taken = services.pool.budget()
     data = [_state(each) for each in services.pool.residents.values()]
@@ -99,7 +99,7 @@ async def list_models(services: AppServices) -> ModelStates:
 
 
 @router.post("/models/load")
-async def load(
+async def load_model(
     request: Request,
     services: AppServices,
     body: Annotated[LoadOrder, Depends(json_body(LoadOrder))],
@@ -113,7 +113,7 @@ async def load(
 
 
 @router.post("/models/unload")
-async def unload(
+async def unload_model(
     request: Request,
     services: AppServices,
     body: Annotated[UnloadOrder, Depends(json_body(UnloadOrder))],
@@ -125,7 +125,7 @@ async def unload(
 
 
 @router.post("/models/pin")
-async def pin(
+async def pin_model(
     request: Request,
     services: AppServices,
     body: Annotated[PinOrder, Depends(json_body(PinOrder))],

@@ -7,12 +7,15 @@ from fastapi import APIRouter, Depends
 from pydantic import ByteSize, ConfigDict, Field
 from starlette.responses import JSONResponse
 
+from server.api.admin.models import Memory
 from server.api.body import Body, json_body
 from server.api.deps import AppServices
+from server.api.openapi import Sent
 from server.engine_config import KVQuant
 from server.need import Need
+from server.pool.plan import Fit, Order, Place, figures, plan
 
-router = APIRouter(prefix="/admin", include_in_schema=False)
+router = APIRouter(prefix="/admin")
 
 
 class PlanRequest(Body):
@@ -32,7 +35,53 @@ class PlanRequest(Body):
     )
 
 
-@router.post("/plan")
+class PlannedWay(Memory):
+    """A way to place the model, and what it takes, in bytes."""
+
+    n_gpu_layers: int
+    n_cpu_moe: int
+    """Layers whose experts stay in RAM."""
+
+
+class PlannedRow(PlannedWay):
+    """Whether cells for all slots fit with it, those of one request, or not even these."""
+
+    fits: Fit
+
+
+class PlannedAuto(PlannedWay):
+    """What `n_gpu_layers: auto` would do."""
+
+    kv_layout: str
+    n_cells: int
+    fits: bool
+
+
+class PlannedQuant(Sent):
+    """A quant of the same family, and where it fits."""
+
+    id: str
+    quant: str
+    size_bytes: int
+    fits: Place
+
+
+class PlanAnswer(Sent):
+    """What `corral plan` says."""
+
+    model: str
+    n_layer: int
+    n_ctx: int
+    n_slots: int
+    free: Memory
+    rows: list[PlannedRow]
+    auto: PlannedAuto
+    quants: list[PlannedQuant]
+    best: str | None
+    """The id of the largest that fits on the GPUs alone, or else at all."""
+
+
+@router.post("/plan", response_model=PlanAnswer)
 async def plan_model(
     services: AppServices, body: Annotated[PlanRequest, Depends(json_body(PlanRequest))]
 ) -> JSONResponse:
@@ -42,7 +91,6 @@ async def plan_model(
 
 def _figures(services: AppServices, body: PlanRequest) -> object:
     from server.pool import machine
-    from server.pool.plan import Order, figures, plan
 
     ram, gpus = body.ram_free, body.gpu_free
     if ram is None or gpus is None:

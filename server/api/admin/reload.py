@@ -16,7 +16,7 @@ from server.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
 
-router = APIRouter(prefix="/admin", include_in_schema=False)
+router = APIRouter(prefix="/admin")
 
 
 class ReloadAnswer(Sent):
@@ -29,7 +29,7 @@ class ReloadAnswer(Sent):
 
 
 @router.post("/reload")
-async def reload(services: AppServices) -> ReloadAnswer:
+async def reload_config(services: AppServices) -> ReloadAnswer:
     """Apply what has changed. Where the configuration is unusable, the old one stays."""
     try:
         told = await services.reload()

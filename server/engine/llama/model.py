@@ -122,10 +122,9 @@ class Model(Owned):
         found = C.llama_model_chat_template(self.pointer, None)
         return found.decode(errors="replace") if found else None
 
-    @cached_property
-    def tool_template(self) -> str | None:
-        """The chat template for conversations with tools, if there is one beside the other."""
-        found = C.llama_model_chat_template(self.pointer, b"tool_use")
+    def template_for(self, purpose: str) -> str | None:
+        """The chat template for a purpose, such as `tool_use`, if there is one beside the other."""
+        found = C.llama_model_chat_template(self.pointer, purpose.encode())
         return found.decode(errors="replace") if found else None
 
     def metadata(self, key: str) -> str | None:
@@ -187,8 +186,7 @@ class Model(Owned):
     @cached_property
     def rerank_template(self) -> str | None:
         """How a {query} and a {document} are put together, if the GGUF says."""
-        found = C.llama_model_chat_template(self.pointer, b"rerank")
-        return found.decode(errors="replace") if found else None
+        return self.template_for("rerank")
 
     def kv_bytes_per_token(self, bytes_k: float, bytes_v: float) -> int:
         """Bytes of one token's K and V over all layers, for the given bytes per element.

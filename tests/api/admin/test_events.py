@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.api.pooled import Pooled, models, pooled, until
 from tests.api.scripted import Line
+from tests.api.test_openapi import check, content
 
 
 @asynccontextmanager
@@ -35,6 +36,14 @@ def states(line: Line, model: str = "m") -> list[str]:
     return list(dict.fromkeys(e["state"] for e in told(line) if e.get("model") == model))
 
 
+def described(p: Pooled, events: list[dict[str, Any]]) -> None:
+    """They are as /openapi.json says."""
+    document = p.app.openapi()
+    schema = content(document, "/v1/admin/events", "200", "text/event-stream", "get")
+    for event in events:
+        check(document, schema, event)
+
+
 async def test_the_life_of_a_model(tmp_path: Path) -> None:
     began = time.time()
     async with pooled(tmp_path, models(tmp_path, "m", "n")) as p, listening(p) as line:
@@ -45,6 +54,7 @@ async def test_the_life_of_a_model(tmp_path: Path) -> None:
         assert states(line) == ["waiting", "loading", "ready", "unloading", "unloaded"]
         assert states(line, "n") == []
     seen = told(line)
+    described(p, seen)
     assert all(e.keys() == {"type", "model", "state", "progress", "reason", "at"} for e in seen)
     assert {e["type"] for e in seen} == {"state"}
     progress = [e["progress"] for e in seen if e["state"] == "loading"]
@@ -88,6 +98,7 @@ async def test_a_reload_is_an_event(tmp_path: Path) -> None:
         await p.client.post("/admin/reload")
         await line.until(lambda line: bool(told(line)))
         (event,) = told(line)
+    described(p, [event])
     assert event.pop("at") > 0
     assert event == {
         "type": "reloaded", "added": ["n"], "changed": [], "removed": [], "restart_needed": [],

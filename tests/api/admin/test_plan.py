@@ -11,7 +11,8 @@ from server.need import Need
 from server.pool.catalog import read_catalog
 from server.pool.header_cache import HeaderCache
 from server.pool.plan import Order, figures, plan
-from tests.api.scripted import error_of, house
+from tests.api.scripted import build, error_of, house
+from tests.api.test_openapi import check, content
 
 GIB = 2**30
 ROOM: dict[str, object] = {"gpu_free": ["4GiB"], "ram_free": 8 * GIB}
@@ -37,6 +38,8 @@ async def test_the_figures_of_the_command(model_path: Path) -> None:
     assert told == figures(plan(catalog, "demo", order, room))
     assert (told["auto"]["n_gpu_layers"], told["auto"]["fits"]) == (31, True)
     assert len(told["rows"]) == read_header(model_path).n_layer + 2
+    document = build()[0].openapi()
+    check(document, content(document, "/v1/admin/plan", "200"), told)
 
 
 async def test_what_is_not_said_is_this_machines(model_path: Path) -> None:

@@ -13,6 +13,7 @@ from huggingface_hub import close_session
 from server.api.admin.pull import the_hub
 from server.pool.hub import Hub
 from tests.api.scripted import House, Line, error_of, events, house
+from tests.api.test_openapi import check, content
 from tests.pool.stand_in_hub import StandIn, serve
 
 REPO = "someone/mix-GGUF"
@@ -47,6 +48,10 @@ async def test_a_pull_streams_its_progress(stand_in: StandIn, tmp_path: Path) ->
         response = await ask(h, repo=REPO)
     assert response.status_code == 200
     choice, *progress, done, end = events(response.content)
+    document = h.app.openapi()
+    schema = content(document, f"/v1{PATH}", "200", "text/event-stream")
+    for event in (choice, *progress, done):
+        check(document, schema, event)
     assert choice["type"] == "choice"
     assert choice["reason"].startswith("Q4_K_M, 390.6 KiB: the largest of Q4_K_M to Q6_K")
     assert choice["files"] == [{"path": FILE, "size": len(DATA)}]
