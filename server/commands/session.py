@@ -15,7 +15,7 @@ from server.commands.console import err
 from server.commands.failure import CommandError
 from server.commands.page import say
 from server.config import Config, ConfigError, EngineConfig, ModelConfig
-from server.ipc import Finished, GenerateRequest
+from server.ipc import Finished, GenerateRequest, ModelInfo
 from server.pool.catalog import read_catalog
 from server.pool.events import Listener, StateChanged
 from server.pool.pool import Lease, ModelPool
@@ -77,12 +77,8 @@ class Session:
         Raises CorralError, or KeyboardInterrupt on Ctrl-C.
         """
         worker = self._runner.run(self._load())
-        info = worker.info
-        if 0 < info.n_ctx_train < info.n_ctx:
-            say(
-                f"the model was trained for a context of {info.n_ctx_train:,} tokens, not of "
-                f"{info.n_ctx:,}: beyond that its answers lose their sense"
-            )
+        if why := beyond_training(worker.config.engine, worker.info):
+            say(why)
         return worker
 
     def answer(self, request: GenerateRequest, write: Callable[[str], None]) -> Finished:
@@ -134,6 +130,17 @@ async def _tell(listener: Listener, status: Status) -> None:
     while (event := await listener.next()) is not None:
         if isinstance(event, StateChanged) and event.progress is not None:
             status.update(f"loading {escape(event.model)} {event.progress:.0%}")
+
+
+def beyond_training(engine: EngineConfig, info: ModelInfo) -> str:
+    """A warning where the context is longer than what the model knows; empty where it is not."""
+    scaled = engine.rope_scaling or engine.rope_freq_base or engine.rope_freq_scale
+    if scaled or not 0 < info.n_ctx_train < info.n_ctx:
+        return ""
+    return (
+        f"the model was trained for a context of {info.n_ctx_train:,} tokens, not of "
+        f"{info.n_ctx:,}: beyond that its answers lose their sense"
+    )
 
 
 @contextmanager

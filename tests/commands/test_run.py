@@ -1,6 +1,7 @@
 """`corral run` with the real model: what it writes where, and what it refuses."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from server.__main__ import app
-from server.commands.session import Wishes, only, unescaped
+from server.commands.session import Wishes, beyond_training, only, unescaped
 from server.config import Config, EngineConfig, FoundConfig, ModelConfig
+from server.ipc import ModelInfo
 from server.sampling import SamplingParams
 from tests.commands.talking import LIMIT_S, SMALL, command, corral, environment, terminal
 
@@ -144,6 +146,29 @@ def test_a_file_is_run_as_it_is_configured(model_path: Path) -> None:
     assert (model.engine.n_gpu_layers, model.engine.n_slots) == ("all", 1)
     alone, id = only(Config(found=found), str(model_path), Wishes({}, {}))
     assert alone.models[id].engine.n_ctx == 99
+
+
+def test_a_context_beyond_training_is_told_unless_positions_are_scaled() -> None:
+    info = ModelInfo(
+        n_ctx=32768,
+        n_ctx_train=8192,
+        n_slots=1,
+        n_vocab=0,
+        n_params=0,
+        size_bytes=0,
+        description="",
+        template=None,
+        bos="",
+        eos="",
+        special=(),
+        kv_layout="split",
+        n_gpu_layers=0,
+    )
+    assert "8,192 tokens, not of 32,768" in beyond_training(EngineConfig(), info)
+    for scaled in (EngineConfig(rope_freq_scale=0.25), EngineConfig(rope_scaling="yarn")):
+        assert beyond_training(scaled, info) == ""
+    for within in (replace(info, n_ctx=8192), replace(info, n_ctx_train=0)):
+        assert beyond_training(EngineConfig(), within) == ""
 
 
 @pytest.mark.parametrize(

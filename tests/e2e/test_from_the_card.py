@@ -19,12 +19,14 @@ from scripts.compiler import GPU_FLAGS
 from tests.e2e.pages import BLOCK, here
 from tests.e2e.process import ANSWER_S, N_THREADS, ROOT, serving
 from tests.e2e.test_readme import values
+from tests.gguf_files import write_gguf
 from tests.pool.stand_in_hub import serve
 
 PAGE = ROOT / "docs" / "from-the-card.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = BLOCK.findall(TEXT)
-REPO, FILE = "TheBloke/bagel-dpo-8x7b-v0.2-GGUF", "bagel-dpo-8x7b-v0.2.Q4_K_M.gguf"
+REPO = "TheBloke/bagel-dpo-8x7b-v0.2-GGUF"
+FILE, OTHER = "bagel-dpo-8x7b-v0.2.Q4_K_M.gguf", "bagel-dpo-8x7b-v0.2.Q4_K_S.gguf"
 LINES = [line for kind, code in BLOCKS if kind == "sh" for line in code.splitlines()]
 REQUESTS = [code for kind, code in BLOCKS if kind in ("bash", "python")]
 CORRAL = f'corral() {{ {shlex.quote(sys.executable)} -m server "$@"; }}'
@@ -53,7 +55,8 @@ def lines(folder: Path, model_path: Path) -> list[Ended]:
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "CORRAL_"))}
     ended: list[Ended] = []
     with serve() as hub:
-        hub.repos[REPO] = {FILE: model_path.read_bytes(), "README.md": b"A card."}
+        other = write_gguf(folder.parent / OTHER).read_bytes()
+        hub.repos[REPO] = {FILE: model_path.read_bytes(), OTHER: other, "README.md": b"A card."}
         environment = {
             **ours,
             "HF_ENDPOINT": hub.url,
@@ -75,6 +78,9 @@ def lines(folder: Path, model_path: Path) -> list[Ended]:
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             ended.append(Ended(line, done.stdout))
+        # The pattern has brought the second, and the first was there. A list reads beginnings.
+        for file in (FILE, OTHER):
+            assert len([sent for sent in hub.sent(file) if sent.range is None]) == 1
     return ended
 
 
@@ -100,6 +106,8 @@ def test_every_line_writes_something(lines: list[Ended], folder: Path, model_pat
     pulled = folder / FILE
     assert not pulled.is_symlink()
     assert pulled.stat().st_size == model_path.stat().st_size
+    assert (folder / OTHER).is_file()
+    assert not (folder / "README.md").exists()
 
 
 def test_the_line_of_llama_cpp_is_pasted_whole() -> None:
@@ -134,3 +142,16 @@ def test_the_context_is_the_page_s(at: str) -> None:
 def test_the_builds_exist() -> None:
     named = re.findall(r"make serve GPU=(\w+)", TEXT)
     assert set(named) == GPU_FLAGS.keys() - {"none"}
+
+
+def test_every_block_is_run() -> None:
+    assert TEXT.count("```") == 2 * len(BLOCKS)
+    assert {kind for kind, _ in BLOCKS} == {"sh", "bash", "python", "yaml"}
+
+
+def test_the_settings_exist() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    keys = re.findall(r"`((?:models\.ID|server|pool)\.[\w.]+)", TEXT)
+    assert len(set(keys)) >= 4
+    for key in keys:
+        assert f"| `{key}" in table, key
