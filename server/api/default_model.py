@@ -10,10 +10,13 @@ NO_NAMES = ("dummy", "tgi")
 def default_model(pool: ModelPool) -> str:
     """The configured default, else the only model, else the first that is preloaded.
 
-    Raises InvalidRequest if there is none.
+    Raises InvalidRequest if there is none, ModelNotFound if the configured one has gone.
     """
     if pool.default_model is not None:
-        return pool.default_model
+        try:
+            return pool.resolve(pool.default_model)
+        except ModelNotFound as error:
+            raise ModelNotFound(f"default_model: {error.message}", "model") from None
     models = pool.models
     candidates = [id for id, config in models.items() if config.preload or len(models) == 1]
     if not candidates:

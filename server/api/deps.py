@@ -49,7 +49,7 @@ class Services:
             return await self.pool.reload(await asyncio.to_thread(self.reread))
 
     async def rescan(self) -> Reloaded:
-        """Look again which models there are. Raises ConfigError; then nothing has changed."""
+        """Look again which models there are, be it without the default one."""
         async with self._reloading:
             return await self.pool.reload(self.config)
 

@@ -102,11 +102,13 @@ class Catalog:
                 )
 
 
-def read_catalog(config: Config, cache: HeaderCache | None = None) -> Catalog:
+def read_catalog(
+    config: Config, cache: HeaderCache | None = None, *, default_may_miss: bool = False
+) -> Catalog:
     """The models of `config`, of its folders and of the hub's cache, with their headers.
 
     `cache`: by default the one in the user's folder of caches. Raises ConfigError if the default
-    model does not exist.
+    model does not exist, unless it may; then that is logged.
     """
     began = time.monotonic()
     cache = cache or HeaderCache(cache_folder() / "headers.json")
@@ -129,7 +131,12 @@ def read_catalog(config: Config, cache: HeaderCache | None = None) -> Catalog:
     if found:
         taken = time.monotonic() - began
         log.info("%d models, %d of them found, in %.1f s", len(entries), len(found), taken)
-    _check_default(config, catalog)
+    try:
+        _check_default(config, catalog)
+    except ConfigError as error:
+        if not default_may_miss:
+            raise
+        log.warning("%s", error)
     return catalog
 
 

@@ -265,9 +265,12 @@ class ModelPool:
     async def reload(self, config: Config) -> Reloaded:
         """Go on with this configuration, and with the files that are there now.
 
-        Only models that are different restart. Raises ConfigError, and nothing has changed.
+        Only models that are different restart. Raises ConfigError, and nothing has changed; but
+        the default model may have gone if the configuration is the same object as before.
         """
-        catalog = await asyncio.to_thread(read_catalog, config)
+        # Where only files have changed, the loss of one is no reason to ignore the others.
+        same = config is self.config
+        catalog = await asyncio.to_thread(read_catalog, config, default_may_miss=same)
         before, after = self._catalog.entries, catalog.entries
         known = before.keys() & after.keys()
         told = Reloaded(

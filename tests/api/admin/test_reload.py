@@ -16,6 +16,8 @@ from server.pool.events import Reloaded
 from tests.api.pooled import SMALL, Pooled, models, pooled
 from tests.api.scripted import build, error_of
 
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
 
 async def reload(p: Pooled) -> dict[str, list[str]]:
     response = await p.client.post("/admin/reload")
@@ -79,6 +81,38 @@ async def test_an_unusable_configuration_changes_nothing(tmp_path: Path) -> None
         assert (await p.complete("a")).status_code == 200
         assert pid(p, "a") == before
         assert [*p.pool.models] == ["a"]
+
+
+async def test_a_default_model_whose_file_has_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "found"
+    folder.mkdir()
+    (folder / "b.gguf").write_bytes(b"no model, but a file")
+    async with pooled(tmp_path, models(tmp_path, "a")) as p:
+        p.config = p.config_with(models(tmp_path, "a")).model_copy(
+            update={"models_dir": (folder,), "default_model": "b"}
+        )
+        assert await reload(p) == diff(added=["b"])
+        (folder / "b.gguf").rename(folder / "c.gguf")
+        services: Services = p.app.state.services
+        told = await services.rescan()
+        assert (told.added, told.removed) == (("c",), ("b",))
+        for path, body in (
+            ("/v1/completions", {"prompt": "Hi"}),
+            ("/generate_stream", {"inputs": "Hi"}),
+            ("/v1/tokenize", {"prompt": "Hi"}),
+            ("/v1/responses/input_tokens", {"input": "Hi"}),
+            ("/v1/chat/completions", {"model": "tgi", "messages": MESSAGES}),
+        ):
+            response = await p.client.post(path, json=body)
+            assert response.status_code == 404, path
+            assert "default_model: the model 'b' does not exist; known: a, c" in response.text
+        error = error_of(await p.client.post("/v1/completions", json={"prompt": "Hi"}))
+        assert (error["code"], error["param"]) == ("model_not_found", "model")
+        assert (await p.complete("a")).status_code == 200
+        # Who has it read again is told of what is wrong with it.
+        p.config = p.config.model_copy()
+        refused = error_of(await p.client.post("/admin/reload"))
+        assert "default_model: the model 'b' does not exist" in refused["message"]
 
 
 async def test_settings_of_the_server(tmp_path: Path) -> None:
