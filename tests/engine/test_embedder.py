@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.batch import Batch
@@ -160,6 +160,7 @@ def test_mixed_lengths_whole_and_cut(pooling: str, busy: bool) -> None:
     assert max(sum(taken.values()) for taken in bench.context.batches) <= 64
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(1, 150), min_size=1, max_size=12), min_size=1, max_size=3),
     st.booleans(),
