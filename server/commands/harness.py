@@ -80,8 +80,8 @@ class Harness:
         environment = {**os.environ, "OPENAI_API_KEY": key or "none", "PYTHONUNBUFFERED": "1"}
         try:
             self._process = subprocess.Popen(
-                # Files of tasks are relative to where it runs.
-                (python, "harness.py"),
+                # Files of tasks are relative to where it runs; the interpreter is to where we run.
+                (str(Path(python).absolute()) if os.sep in python else python, "harness.py"),
                 cwd=folder(),
                 env=environment,
                 stdin=subprocess.PIPE,

@@ -49,6 +49,15 @@ def shell(folder: Path, command: str) -> str:
     return str(path)
 
 
+def test_a_relative_interpreter(
+    stand_in: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    relative = Path(stand_in(ASKS)).relative_to(tmp_path.parent)
+    with Harness(str(relative), "") as harness:
+        harness.prepare(ORDER)
+
+
 def test_what_is_told_and_found(stand_in: Callable[[str], str]) -> None:
     seen: list[tuple[int, int]] = []
     with Harness(stand_in(ASKS), "") as harness:
