@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 from pydantic import ByteSize
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from server.commands.console import below, table
+from server.commands.console import below, counting, table
 from server.commands.errand import Errand
 from server.commands.failure import CommandError
 from server.errands import Advance, Measure, Measured
@@ -48,7 +48,7 @@ def run(files: Sequence[Path], options: Options, out: Console, status: Console) 
     text = _read(options.text)
     found = [(path, read_header(path)) for path in files]
     rows: list[Row] = []
-    with TemporaryDirectory(prefix="corral-") as folder, _progress(status) as progress:
+    with TemporaryDirectory(prefix="corral-") as folder, counting(status) as progress:
         for path, header in sorted(found, key=lambda item: -item[1].size_bytes):
             job = Measure(
                 path=str(path),
@@ -79,16 +79,6 @@ def _measure(job: Measure, progress: Progress) -> Measured:
 
     with Errand(MODULE) as errand:
         return errand.ask(job, Measured, advance)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _plotter(path: Path) -> Callable[[Sequence[Row]], None]:

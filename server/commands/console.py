@@ -1,6 +1,7 @@
 """Where commands print, and how their tables look."""
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 WIDTH = 400
@@ -32,3 +33,14 @@ def table() -> Table:
 def below(out: Console, text: str) -> None:
     """Say what a table means."""
     out.print(text, style="dim", highlight=False, markup=False)
+
+
+def counting(console: Console) -> Progress:
+    """A bar with so many of so many; none where nobody looks on."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)

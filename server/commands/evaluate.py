@@ -10,11 +10,10 @@ from typing import cast
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from server.commands import mt_bench
-from server.commands.console import NOTHING, below, table
+from server.commands.console import NOTHING, below, counting, table
 from server.commands.endpoint import Endpoint, reached
 from server.commands.failure import CommandError
 from server.commands.harness import Harness, Order, Results, folder
@@ -98,7 +97,7 @@ def run(
             harness.prepare(order)
         with (
             _reached(place, read, printing.status) as endpoint,
-            _progress(printing.status) as progress,
+            counting(printing.status) as progress,
         ):
             bar = progress.add_task("preparing", total=None)
 
@@ -131,7 +130,7 @@ def run_mt_bench(
     with _ended_by_sigterm(), _reached(place, read, printing.status) as endpoint:
         judge = judging.judge(endpoint)
         bench = mt_bench.Bench(endpoint, judge, place.concurrent, max_tokens or MOST_TOKENS)
-        with _progress(printing.status) as progress:
+        with counting(printing.status) as progress:
             bar = progress.add_task("answering and judging", total=n_steps)
             turns = bench.run(questions, lambda: progress.advance(bar))
     found = mt_bench.scores(turns)
@@ -155,12 +154,7 @@ def check_data(tasks: tuple[str, ...], path: Path) -> None:
     ours = {file.stem for file in folder().glob("*.yaml")}
     if len(tasks) != 1 or tasks[0] not in ours or fields is None:
         raise ConfigError(f"--data goes with one of {', '.join(sorted(ours))}")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise CommandError(f"{path}: not UTF-8 at byte {error.start:,}") from error
+    lines = mt_bench.read_lines(path)
     for n, line in enumerate(lines, 1):
         try:
             found: object = json.loads(line)
@@ -247,16 +241,6 @@ def _tell_cuts(cuts: Sequence[str], status: Console) -> None:
 
 def _print_json(out: Console, value: object) -> None:
     out.out(json.dumps(value, indent=2), highlight=False)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 @contextmanager

@@ -73,17 +73,21 @@ class Score:
     """Answers that have no rating, or none in a form that could be read, and missing answers."""
 
 
-def read_questions(path: Path | None, limit: int | None) -> list[Question]:
-    """Those of a file, else ours. Raises CommandError."""
-    path = path or folder() / QUESTIONS
+def read_lines(path: Path) -> list[str]:
+    """Of a file in UTF-8. Raises CommandError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CommandError(f"{path}: not UTF-8 at byte {error.start:,}") from error
+
+
+def read_questions(path: Path | None, limit: int | None) -> list[Question]:
+    """Those of a file, else ours. Raises CommandError."""
+    path = path or folder() / QUESTIONS
     found: list[Question] = []
-    for n, line in enumerate(lines, 1):
+    for n, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:
