@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from server.engine import llama
+from server.engine.copies import wait_for_load
 from server.engine.embedder import Embedder
 from server.engine.engine import Engine
 from server.engine.job import Job, Limits
@@ -58,10 +59,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pipe = Connection(int(sys.argv[-1]))
     try:
-        load = pipe.recv()
+        pipe, load = wait_for_load(pipe)
     except (EOFError, OSError):
         return  # the server has gone, and never needed us
-    assert isinstance(load, Load)
     logging.basicConfig(
         level=load.log_level.upper(),
         format=f"%(asctime)s %(levelname)-7s {load.model}: %(message)s",

@@ -5,8 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol
 
 COMMAND = (sys.executable, "-m", "server.engine")
 """What starts a worker."""
@@ -32,10 +35,27 @@ CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE
 """Signals that a process brings upon itself; others were sent by somebody."""
 
 
-def start_process(command: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], Connection]:
-    """Run `command` with the number of its end of a pipe appended, and our end. Raises OSError."""
+class Process(Protocol):
+    """What a worker's owner does with its process."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+@contextmanager
+def connected() -> Generator[tuple[socket.socket, socket.socket]]:
+    """Our end of a pipe and a process's, which are closed if nobody has detached them."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
+        yield ours, theirs
+
+
+def start_process(command: tuple[str, ...]) -> tuple[Process, Connection]:
+    """Run `command` with the number of its end of a pipe appended, and our end. Raises OSError."""
+    with connected() as (ours, theirs):
         process = subprocess.Popen(
             (*command, str(theirs.fileno())),
             stdin=subprocess.DEVNULL,

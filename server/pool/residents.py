@@ -234,6 +234,7 @@ class Residents:
             n_busy = 1 + sum(each.busy for each in self._present.values() if each is not resident)
             engine = config.engine.model_copy(update={"n_threads": share(cores(), n_busy)})
             config = config.model_copy(update={"engine": engine})
+        self._spare.stays = len(self._all) > 1
         resident.keeper = Keeper(
             resident.entry.id,
             config,
@@ -243,7 +244,7 @@ class Residents:
             lambda: self.changed(resident),
         )
         self.changed(resident)
-        if len(self._all) > 1:
+        if self._spare.stays:
             # Once this one has taken its process, and beside the load.
             asyncio.get_running_loop().call_later(SPARE_S, self._prepare)
 

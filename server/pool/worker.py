@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import pickle
-import subprocess
 from collections.abc import Callable
 from typing import TypeVar, assert_never
 
@@ -18,6 +17,7 @@ from server.ipc import (
     Failed,
     Finished,
     GenerateRequest,
+    Imported,
     Load,
     LoadFailed,
     Loading,
@@ -32,7 +32,7 @@ from server.ipc import (
     UseThreads,
 )
 from server.pool.generation import Generation
-from server.pool.process import crashed_itself, ended_how
+from server.pool.process import Process, crashed_itself, ended_how
 from server.pool.spare import Spare
 from server.pool.suspects import Suspects
 
@@ -73,7 +73,7 @@ class Worker:
         self._open: dict[int, tuple[Generation, GenerateRequest]] = {}
         self._asked: dict[int, asyncio.Future[Reply]] = {}
         self._next_id = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._n_threads = config.engine.n_threads
         self._closing = False
         self._loaded: asyncio.Future[ModelInfo] = asyncio.get_running_loop().create_future()
@@ -230,6 +230,8 @@ class Worker:
                 self._loaded.set_result(info)
             case LoadFailed(error=error):
                 self._fail_load(error)
+            case Imported():
+                pass  # it was taken while it said so
             case _:
                 assert_never(message)
 
