@@ -18,8 +18,10 @@ Connection(int(sys.argv[1])).send(os.environ.get("GLIBC_TUNABLES"))
 def tunables() -> str | None:
     """`GLIBC_TUNABLES` of a process."""
     started, pipe = start_process((sys.executable, "-c", TELL))
-    with pipe, started:
-        return pipe.recv()
+    with pipe:
+        told = pipe.recv()
+    started.wait()
+    return told
 
 
 @pytest.mark.parametrize(

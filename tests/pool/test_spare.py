@@ -1,4 +1,5 @@
 """The process that is there before it is needed."""
+# pyright: reportPrivateUsage=false
 
 import os
 import signal
