@@ -77,23 +77,6 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """All is imported, and the process can be copied. Said by one that waits for its Load."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Make a copy that waits for a Load at the end of a pipe, which follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """The answer to Copy: the number of the process."""
-
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
 class Load:
     """Open this GGUF. The first command of a worker's life."""
 
@@ -359,4 +342,4 @@ class Step(NamedTuple):
     n_waiting: int
 
 
-Message = Imported | Loading | Ready | LoadFailed | Step
+Message = Loading | Ready | LoadFailed | Step

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from server import __version__
-from server.__main__ import app
+from server.command_line import app
 
 ROOT = Path(__file__).resolve().parent.parent
 

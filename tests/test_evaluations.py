@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from server.__main__ import app
+from server.command_line import app
 
 
 @pytest.mark.parametrize(

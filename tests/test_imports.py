@@ -17,6 +17,7 @@ LEAVES = frozenset(
     {
         "config",
         "config_file",
+        "copying",
         "engine_config",
         "errands",
         "errors",
@@ -48,7 +49,8 @@ OURS = {
     "cli": LEAVES | {"commands"},
     "evaluations": LEAVES | {"cli", "commands"},
     "terminal": LEAVES | {"cli", "commands"},
-    "__main__": LEAVES | {"cli", "commands", "evaluations", "example", "pool", "terminal"},
+    "command_line": LEAVES | {"cli", "commands", "evaluations", "example", "pool", "terminal"},
+    "__main__": LEAVES | {"command_line", "pool"},
 }
 """Parts of `server` that a part may import. The pool starts the engine, it does not import it."""
 
@@ -74,6 +76,7 @@ NOT_AT_START = {
         *("llguidance", "server.engine.grammar", "server.engine.schema", "server.engine.gbnf"),
         *("llama_cpp.llama", "llama_cpp.llama_chat_format", "server.chat", "server.config"),
     ),
+    "server.__main__": ("asyncio", "pydantic", "server.config", "server.ipc", "typer"),
     "server.commands.serve": (
         *("fastapi", "gguf", "huggingface_hub", "jinja2", "llama_cpp", "numpy", "rich"),
         *("uvicorn", "server.api", "server.chat", "server.engine"),
@@ -84,7 +87,7 @@ NOT_AT_START = {
     ),
 }
 """What has not been imported by then, for it costs time and memory: in a worker, in the server when
-it begins to load, in the server when it answers."""
+it starts a worker's process, when it begins to load, and when it answers."""
 
 NAMELESS = frozenset({"utils", "util", "helpers", "base", "common", "misc", "manager"})
 

@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
 
-from server.ipc import Copied, Copy, Imported, Load
+from server.copying import Copied, Copy, Imported
+from server.ipc import Load
 
 THREADS = Path("/proc/self/task")
 

@@ -10,7 +10,7 @@ import logging
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 
-from server.ipc import Copied, Copy, Imported
+from server.copying import Copied, Copy, Imported
 from server.pool.adopted import Adopted, adopt_orphans
 from server.pool.process import Process, connected, start_process
 

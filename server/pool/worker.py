@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar, assert_never
 
 from server.config import ModelConfig
+from server.copying import Imported
 from server.errors import CorralError, ModelLoadError, QueueFull, Unavailable, WorkerDied
 from server.ipc import (
     Answer,
@@ -17,7 +18,6 @@ from server.ipc import (
     Failed,
     Finished,
     GenerateRequest,
-    Imported,
     Load,
     LoadFailed,
     Loading,
@@ -214,7 +214,7 @@ class Worker:
     def _read(self) -> None:
         """One message is there, or the end of the pipe."""
         try:
-            message: Message = pickle.loads(self._pipe.recv_bytes())
+            message: Message | Imported = pickle.loads(self._pipe.recv_bytes())
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
             self._pipe.close()

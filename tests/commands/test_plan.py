@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server.__main__ import app
+from server.command_line import app
 from server.commands import plan as command
 from tests.gguf_files import Shape, write_sparse
 

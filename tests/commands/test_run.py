@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from server.__main__ import app
+from server.command_line import app
 from server.commands.session import Wishes, beyond_training, only, unescaped
 from server.config import Config, EngineConfig, FoundConfig, ModelConfig
 from server.ipc import ModelInfo

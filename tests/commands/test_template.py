@@ -6,7 +6,7 @@ import gguf
 import pytest
 from typer.testing import CliRunner, Result
 
-from server.__main__ import app
+from server.command_line import app
 from tests.gguf_files import write_gguf
 
 
