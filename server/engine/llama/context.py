@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engine.batch import Batch
+from server.engine.llama import pages
 from server.engine.llama.backend import C, Owned
 from server.engine.llama.model import Model
 from server.engine_config import EngineConfig
 from server.errors import EngineError, ModelLoadError
+from server.estimate import KV_BYTES
 from server.threads import cores
 
 Logits = NDArray[np.float32]
@@ -57,7 +59,9 @@ class Context(Owned):
         params.type_k = KV_TYPES[config.kv_quant]
         params.type_v = KV_TYPES[config.kv_quant_v or config.kv_quant]
         self._log = model.log
-        super().__init__(C.llama_init_from_model(model.pointer, params), C.llama_free)
+        with pages.coming(_cells_in_ram(model, config, params.n_ctx)):
+            pointer = C.llama_init_from_model(model.pointer, params)
+        super().__init__(pointer, C.llama_free)
         if not self.pointer:
             raise ModelLoadError(
                 f"no context of {params.n_ctx} cells for {config.n_slots} slots: "
@@ -118,6 +122,19 @@ class Context(Owned):
         pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         if not C.llama_state_seq_set_data(self.pointer, pointer, len(state), slot):
             raise NoRoom(f"saved cells do not fit into slot {slot}: {self._log.reason()}")
+
+
+def _cells_in_ram(model: Model, config: EngineConfig, n_cells: int) -> int:
+    """Bytes of their K and V; 0 where they are on a GPU, or not as many as there are tokens."""
+    on_gpu = model.n_gpu_layers > 0 and config.kv_offload
+    if (
+        on_gpu
+        or C.llama_model_is_recurrent(model.pointer)
+        or C.llama_model_is_hybrid(model.pointer)
+    ):
+        return 0
+    quant_v = config.kv_quant_v or config.kv_quant
+    return n_cells * model.kv_bytes_per_token(KV_BYTES[config.kv_quant], KV_BYTES[quant_v])
 
 
 def common_params(config: EngineConfig) -> Any:
