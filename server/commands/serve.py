@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import uvloop
+from pydantic import BaseModel
 
 from server import __version__
 from server.commands.failure import CommandError
@@ -77,7 +78,10 @@ def run(read: Callable[[], Config], spare: Spare) -> bool:
 
 
 def _imported() -> "type[HttpServer]":
-    """The HTTP side, after half a second."""
+    """The HTTP side, after a third of a second."""
+    # A sixth of it were validators that hardly anybody needs, above all FastAPI's for OpenAPI: each
+    # is made when it is first used.
+    BaseModel.model_config["defer_build"] = True
     from server.commands.http import HttpServer
 
     gc.freeze()
