@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -79,14 +80,21 @@ def run(read: Callable[[], Config], spare: Spare) -> bool:
 
 def _imported() -> "type[HttpServer]":
     """The HTTP side, after a third of a second."""
-    # A sixth of it were validators that hardly anybody needs, above all FastAPI's for OpenAPI: each
-    # is made when it is first used.
-    BaseModel.model_config["defer_build"] = True
+    _import_fastapi()
     from server.commands.http import HttpServer
 
     gc.freeze()
     gc.enable()
     return HttpServer
+
+
+def _import_fastapi() -> None:
+    """Its own models, of OpenAPI, are built when they are first used: that was a sixth of all."""
+    BaseModel.model_config["defer_build"] = True
+    try:
+        import_module("fastapi")
+    finally:
+        del BaseModel.model_config["defer_build"]
 
 
 def _log_to_stderr(level: str) -> None:
