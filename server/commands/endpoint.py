@@ -20,8 +20,8 @@ import httpx2
 from rich.console import Console
 from rich.markup import escape
 
+from server.commands.address import called
 from server.commands.failure import CommandError
-from server.commands.running import called
 from server.commands.session import Wishes, only
 from server.config import Config
 

@@ -5,6 +5,7 @@ from http.client import HTTPConnection, HTTPException
 
 from pydantic import BaseModel, ValidationError
 
+from server.commands.address import called
 from server.config import Config
 
 TIMEOUT_S = 0.3
@@ -20,11 +21,6 @@ class _Model(BaseModel):
 
 class _Models(BaseModel):
     data: list[_Model]
-
-
-def called(host: str) -> str:
-    """What programs on this machine call the host that a server listens on."""
-    return {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)
 
 
 def states(config: Config) -> Mapping[str, str] | None:

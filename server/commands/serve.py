@@ -18,8 +18,8 @@ import uvloop
 from pydantic import BaseModel
 
 from server import __version__
+from server.commands.address import called
 from server.commands.failure import CommandError
-from server.commands.running import called
 from server.config import Config, ConfigError
 from server.pool.catalog import read_catalog
 from server.pool.pool import ModelPool
