@@ -184,7 +184,7 @@ def _rows(header: Header, config: EngineConfig, free: Need) -> Iterable[Row]:
     layout = Layout(n_ctx, config.n_slots * n_ctx, "")
     shares = shares_of(config, free.gpus)
     for n_layers, n_moe in ways:
-        need = place(header, config, n_layers, layout, len(shares), shares, n_moe)
+        need = place(header, config, n_layers, layout, len(shares), shares, n_moe).total
         yield Row(n_layers, n_moe, need, _fit(header, config, free, need, n_layers, n_moe))
 
 
@@ -194,7 +194,7 @@ def _fit(
     if need.within(free):
         return "all"
     fixed = config.model_copy(update={"n_gpu_layers": n_layers, "n_cpu_moe": n_moe})
-    return "one" if least(header, fixed, free).within(free) else "no"
+    return "one" if least(header, fixed, free).need.within(free) else "no"
 
 
 def figures(plan: Plan) -> Mapping[str, object]:
