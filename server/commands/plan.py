@@ -1,5 +1,6 @@
 """`corral plan`: what a model would take, layer by layer, and what `auto` would do."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -91,7 +92,7 @@ def told(plan: Plan) -> list[Size]:
         )
     chosen = plan.chosen
     config = settle(plan.config, chosen)
-    return dry_run(plan.path, config, chosen.n_gpu_layers, chosen.layout)
+    return asyncio.run(dry_run(plan.path, config, chosen.n_gpu_layers, chosen.layout))
 
 
 def draw_to(path: Path, plan: Plan) -> None:

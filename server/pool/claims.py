@@ -7,12 +7,15 @@ from server import placement
 from server.config import ModelConfig
 from server.need import Need
 from server.pool.catalog import Entry
-from server.pool.footprints import Footprint, Footprints, key_of
+from server.pool.footprints import Footprint, Footprints, Told, key_of
 
 PLACES = ("n_gpu_layers", "n_cpu_moe", "tensor_split", "devices")
 """Settings that say what lies where."""
 
 log = logging.getLogger(__name__)
+
+DOUBT = (0.85, 1.15)
+"""An estimate may be wrong by these factors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,9 @@ class Claim:
 
 
 class Claims:
-    """Estimates, corrected by what the same model took when it was last loaded."""
+    """Estimates, corrected by what the same model took when it was last loaded, or else by what
+    llama.cpp said of it.
+    """
 
     def __init__(self, footprints: Footprints):
         self._footprints = footprints
@@ -39,7 +44,26 @@ class Claims:
         """What the model must have, where `total` is all there is. No memory if its file is bad."""
         if entry.header is None:
             return Need(0, servers=_servers(entry))
-        return self._corrected(entry, placement.least(entry.header, entry.config.engine, total))
+        more = self._more(self._key(entry))
+        placed = placement.least(entry.header, entry.config.engine, total.less(more))
+        return _corrected(entry, placed.need, more)
+
+    def range(self, entry: Entry, total: Need) -> tuple[Need, Need] | None:
+        """Between what it may turn out to need; None where llama.cpp could say no more of it."""
+        key, header, engine = self._key(entry), entry.header, entry.config.engine
+        known = self._footprints.of(key) or self._footprints.told(key)
+        if header is None or known or engine.devices or engine.rpc_servers:
+            return None
+        # Where layers go as far as they fit, they fit into a larger or a smaller room.
+        low, high = (
+            placement.least(header, engine, total.times(1 / factor)).need.times(factor)
+            for factor in DOUBT
+        )
+        return low, high
+
+    def hear(self, entry: Entry, more: Need) -> None:
+        """What llama.cpp wants beyond the estimate, which counts until the model was loaded."""
+        self._footprints.note(self._key(entry), Told(ram=more.ram, gpus=more.gpus))
 
     def grant(self, entry: Entry, free: Need) -> Claim:
         """How the model is loaded into what is free, of which it leaves a part."""
@@ -48,8 +72,8 @@ class Claims:
             return Claim(entry.config, Need(0, servers=_servers(entry)), 0, 0, key)
         engine = entry.config.engine
         more = self._more(key)
-        placed = placement.choose(entry.header, engine, free.less(Need(more)))
-        need = self._corrected(entry, placed.need)
+        placed = placement.choose(entry.header, engine, free.less(more))
+        need = _corrected(entry, placed.need, more)
         spare = min(engine.prefix_cache, max(0, free.ram - need.ram) // 2)
         decided = placement.settle(engine, placed).model_copy(update={"prefix_cache": spare})
         if engine.devices or engine.rpc_servers:
@@ -78,13 +102,17 @@ class Claims:
     def _key(self, entry: Entry) -> str:
         return key_of(entry.found.parts[0], entry.config.engine)
 
-    def _more(self, key: str) -> int:
-        known = self._footprints.of(key)
-        return 0 if known is None else known.more
+    def _more(self, key: str) -> Need:
+        """What is to be added to an estimate."""
+        measured, told = self._footprints.of(key), self._footprints.told(key)
+        gpus = () if told is None else told.gpus
+        if measured is not None:
+            return Need(measured.more, gpus)
+        return Need(0 if told is None else told.ram, gpus)
 
-    def _corrected(self, entry: Entry, need: Need) -> Need:
-        ram = max(0, need.ram + self._more(self._key(entry)))
-        return Need(ram, need.gpus, _servers(entry))
+
+def _corrected(entry: Entry, need: Need, more: Need) -> Need:
+    return need.plus(more).positive()._replace(servers=_servers(entry))
 
 
 def _servers(entry: Entry) -> frozenset[str]:

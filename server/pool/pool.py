@@ -14,6 +14,7 @@ from server.pool.catalog import Catalog, read_catalog
 from server.pool.claims import Claims
 from server.pool.events import Events, Reloaded
 from server.pool.footprints import Footprints
+from server.pool.oracle import Oracle
 from server.pool.process import COMMAND
 from server.pool.resident import Resident
 from server.pool.residents import Residents
@@ -49,6 +50,7 @@ class ModelPool:
         spare: Spare | None = None,
         catalog: Catalog | None = None,
         footprints: Footprints | None = None,
+        oracle: Oracle | None = None,
     ):
         """`spare` gives it processes; the pool closes it.
 
@@ -59,7 +61,9 @@ class ModelPool:
         footprints = footprints or Footprints(cache_folder() / "footprints.json")
         self._claims = Claims(footprints)
         spare = spare or Spare(COMMAND)
-        self._residents = Residents(config, self._catalog, self._claims, self.events, spare)
+        self._residents = Residents(
+            config, self._catalog, self._claims, self.events, spare, oracle or Oracle()
+        )
         self._started = self._stopping = False
 
     @property

@@ -12,9 +12,12 @@ from server.need import Need
 from server.pool.catalog import Catalog, Entry
 from server.pool.claims import Claims
 from server.pool.events import Events
-from server.pool.eviction import Evict, Held, TooLarge, Verdict, Wait, Waiting, next_steps
+from server.pool.eviction import Held, Verdict, Waiting, next_steps
+from server.pool.inquiries import Inquiries
 from server.pool.keeper import Keeper
 from server.pool.memory import Memory, resident_bytes
+from server.pool.oracle import Oracle
+from server.pool.refusal import no_room
 from server.pool.resident import Resident
 from server.pool.spare import Spare
 from server.threads import cores, share
@@ -40,6 +43,7 @@ class Residents:
         claims: Claims,
         events: Events,
         spare: Spare,
+        oracle: Oracle,
     ):
         self.config = config
         self.memory = Memory(config.pool)
@@ -47,6 +51,7 @@ class Residents:
         self._claims = claims
         self._events = events
         self._spare = spare
+        self._inquiries = Inquiries(claims, oracle, self._on_answer)
         self._all = {id: _resident(entry) for id, entry in catalog.entries.items()}
         self._present: dict[str, Resident] = {}
         """Those that are in memory or wanted there: few of many."""
@@ -85,6 +90,7 @@ class Residents:
             _stop_timer(each)
             each.changed.set()
         self._spare.close()
+        await self._inquiries.close()
         keepers = [each.keeper for each in self._present.values() if each.keeper is not None]
         await asyncio.gather(*(keeper.close() for keeper in keepers))
 
@@ -196,6 +202,7 @@ class Residents:
         self._share_threads()
 
     def _make_room(self, total: Need, now: float) -> None:
+        held = self.held()
         waiting = [
             Waiting(
                 id,
@@ -205,8 +212,9 @@ class Residents:
             )
             for id, each in self._present.items()
             if each.keeper is None and each.wanted_since is not None and not each.removed
+            if not self._inquiries.pending(each.entry, total, held)
         ]
-        steps = next_steps(waiting, total, self.held(), now, self.config.pool.swap_after_s)
+        steps = next_steps(waiting, total, held, now, self.config.pool.swap_after_s)
         for id, verdict in steps.refuse:
             need = next(each.need for each in waiting if each.id == id)
             self._refuse(self._all[id], need, total, verdict)
@@ -220,6 +228,12 @@ class Residents:
             # Both clocks are the monotonic one, of a loop that may have one of its own.
             loop = asyncio.get_running_loop()
             self._advance_at(loop.time() + steps.look_again - now)
+
+    def _on_answer(self, id: str) -> None:
+        """There is more to decide by."""
+        resident = self._all.get(id)
+        if resident is not None:
+            self.changed(resident)
 
     def _load(self, resident: Resident, total: Need, others: Sequence[Need]) -> None:
         """Into what is free, but for what `others` need that are loaded after it."""
@@ -252,7 +266,7 @@ class Residents:
             self._spare.prepare()
 
     def _refuse(self, resident: Resident, need: Need, total: Need, verdict: Verdict) -> None:
-        resident.error = Unavailable(_no_room(resident.entry.id, need, total, verdict))
+        resident.error = Unavailable(no_room(resident.entry.id, need, total, verdict))
         resident.failed_at = time.monotonic()
         resident.wanted_since = None
         log.error("%s", resident.error)
@@ -283,24 +297,3 @@ def _stop_timer(resident: Resident) -> None:
     if resident.idle_timer is not None:
         resident.idle_timer.cancel()
         resident.idle_timer = None
-
-
-def _no_room(id: str, need: Need, total: Need, verdict: Verdict) -> str:
-    """Why it is refused, with the numbers."""
-    text = f"model {id} needs {_sizes(need)}, all models may take {_sizes(total)}"
-    match verdict:
-        case TooLarge(left=left, pinned=pinned) if pinned:
-            text += f", of which {', '.join(pinned)}, pinned, leave {_sizes(left)}"
-        case TooLarge():
-            text += "; pool.ram_budget and pool.gpu_budget set what they may"
-        case Evict(ids=ids) | Wait(ids=ids):
-            text += f"; it is preloaded beside {', '.join(ids)}, which leave too little"
-    return text
-
-
-def _sizes(need: Need) -> str:
-    """`3.20 GiB of RAM and 10.00 GiB of GPU 0`."""
-    parts = [f"{need.ram / 2**30:,.2f} GiB of RAM"]
-    parts += [f"{n / 2**30:,.2f} GiB of GPU {i}" for i, n in enumerate(need.gpus)]
-    parts += [f"the RPC server {endpoint}" for endpoint in sorted(need.servers)]
-    return " and ".join(parts)
