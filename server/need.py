@@ -28,7 +28,7 @@ GPU_BYTES = 512 * 2**20
 """On each GPU, for its driver's context, kernels and work spaces, and as a margin. Not measured."""
 
 GPU_WORKER_BYTES = 256 * 2**20
-"""In RAM, for the libraries that drive GPUs. Not measured."""
+"""In RAM, for the libraries that drive GPUs; those of RPC servers are elsewhere. Not measured."""
 
 N_COPIES = 4
 """Of what goes into a forward, where several GPUs that hold everything work as a pipeline."""
@@ -175,7 +175,7 @@ def _process(
     taken.put(None, sizes.worker_bytes(header))
     taken.put(None, _n_cells(config, layout) * sizes.CELL_BYTES)
     used = {home for home in homes if home is not None}
-    taken.put(None, GPU_WORKER_BYTES if used else 0)
+    taken.put(None, GPU_WORKER_BYTES if used and not config.rpc_servers else 0)
     for home in used:
         taken.put(home, GPU_BYTES)
     return taken.need

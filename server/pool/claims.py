@@ -1,12 +1,16 @@
 """Claims: what a model asks for of the memory, and how it is loaded into what it is given."""
 
 import logging
-from dataclasses import dataclass, replace
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from server import placement
 from server.config import ModelConfig
 from server.need import Need
 from server.pool.catalog import Entry
+from server.pool.devices import Devices
 from server.pool.footprints import Footprint, Footprints, Told, key_of
 
 PLACES = ("n_gpu_layers", "n_cpu_moe", "tensor_split", "devices")
@@ -14,8 +18,15 @@ PLACES = ("n_gpu_layers", "n_cpu_moe", "tensor_split", "devices")
 
 log = logging.getLogger(__name__)
 
+LENT_S = 60.0
+"""Seconds for which it counts what RPC servers have said that they have free."""
+
 DOUBT = (0.85, 1.15)
 """An estimate may be wrong by these factors."""
+
+
+_Named = tuple[tuple[str, ...], tuple[str, ...]]
+"""RPC servers and devices, as settings have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,8 @@ class Claim:
     """Bytes of RAM that its load was to take, before what was measured corrected that."""
     key: str
     """Of its footprint."""
+    lent: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Bytes beside `need` that lie with each of its RPC servers."""
 
 
 class Claims:
@@ -39,14 +52,37 @@ class Claims:
 
     def __init__(self, footprints: Footprints):
         self._footprints = footprints
+        self._devices: dict[_Named, tuple[Devices, float]] = {}
+        """By how models with RPC servers name them, and when they were asked."""
 
     def least(self, entry: Entry, total: Need) -> Need:
         """What the model must have, where `total` is all there is. No memory if its file is bad."""
         if entry.header is None:
-            return Need(0, servers=_servers(entry))
+            return Need(0, servers=entry.servers)
+        devices = self.devices(entry)
+        if entry.servers and devices is None:
+            # Its servers are to be asked, and have to be free for that.
+            return Need(0, servers=entry.servers)
         more = self._more(self._key(entry))
-        placed = placement.least(entry.header, entry.config.engine, total.less(more))
-        return _corrected(entry, placed.need, more)
+        room = total if devices is None else devices.room(total)
+        need = placement.least(entry.header, entry.config.engine, room.less(more)).need
+        if devices is not None:
+            need = devices.ours(need, len(total.gpus))
+        return _corrected(entry, need, more)
+
+    def devices(self, entry: Entry) -> Devices | None:
+        """What the model computes on, as its RPC servers last said."""
+        known = self._devices.get(_named(entry))
+        return None if known is None else known[0]
+
+    def outdated(self, entry: Entry) -> bool:
+        """Whether its RPC servers are to be asked before it is loaded."""
+        _, asked = self._devices.get(_named(entry), (None, -math.inf))
+        return bool(entry.servers) and time.monotonic() - asked > LENT_S
+
+    def meet(self, entry: Entry, devices: Devices) -> None:
+        """What its RPC servers have said."""
+        self._devices[_named(entry)] = devices, time.monotonic()
 
     def range(self, entry: Entry, total: Need) -> tuple[Need, Need] | None:
         """Between what it may turn out to need; None where llama.cpp could say no more of it."""
@@ -69,11 +105,14 @@ class Claims:
         """How the model is loaded into what is free, of which it leaves a part."""
         key = self._key(entry)
         if entry.header is None:
-            return Claim(entry.config, Need(0, servers=_servers(entry)), 0, 0, key)
+            return Claim(entry.config, Need(0, servers=entry.servers), 0, 0, key)
         engine = entry.config.engine
         more = self._more(key)
-        placed = placement.choose(entry.header, engine, free.less(more))
-        need = _corrected(entry, placed.need, more)
+        devices = self.devices(entry)
+        room = free if devices is None else devices.room(free)
+        placed = placement.choose(entry.header, engine, room.less(more))
+        here = placed.need if devices is None else devices.ours(placed.need, len(free.gpus))
+        need = _corrected(entry, here, more)
         spare = min(engine.prefix_cache, max(0, free.ram - need.ram) // 2)
         decided = placement.settle(engine, placed).model_copy(update={"prefix_cache": spare})
         if engine.devices or engine.rpc_servers:
@@ -81,7 +120,8 @@ class Claims:
             own = {name: getattr(engine, name) for name in PLACES}
             decided = decided.model_copy(update=own)
         config = entry.config.model_copy(update={"engine": decided})
-        return Claim(config, need.plus(Need(spare)), spare, placed.need.ram, key)
+        lent = {} if devices is None else devices.lent(placed.need)
+        return Claim(config, need.plus(Need(spare)), spare, placed.need.ram, key, lent)
 
     def learn(self, entry: Entry, claim: Claim, ram: int, load_s: float) -> Claim:
         """The model has taken `ram` bytes in its load, and so much is its claim from now on."""
@@ -111,9 +151,10 @@ class Claims:
         return Need(0 if told is None else told.ram, gpus)
 
 
+def _named(entry: Entry) -> _Named:
+    engine = entry.config.engine
+    return engine.rpc_servers, engine.devices
+
+
 def _corrected(entry: Entry, need: Need, more: Need) -> Need:
-    return need.plus(more).positive()._replace(servers=_servers(entry))
-
-
-def _servers(entry: Entry) -> frozenset[str]:
-    return frozenset(entry.config.engine.rpc_servers)
+    return need.plus(more).positive()._replace(servers=entry.servers)

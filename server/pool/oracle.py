@@ -4,6 +4,7 @@ from server import placement
 from server.need import Need, place
 from server.placement import Placement
 from server.pool.catalog import Entry
+from server.pool.devices import Devices, find
 from server.pool.dry_run import beyond, dry_run
 
 DRY_RUN_S = 10.0
@@ -12,6 +13,10 @@ DRY_RUN_S = 10.0
 
 class Oracle:
     """Answers questions about models."""
+
+    async def devices(self, entry: Entry) -> Devices:
+        """What the model computes on. Raises ModelLoadError, which names a server at fault."""
+        return await find(entry.config.engine)
 
     async def beyond(self, entry: Entry, placed: Placement) -> Need:
         """What the placement takes beyond its estimate. Raises EngineError."""

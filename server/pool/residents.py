@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from server.config import Config
-from server.errors import Unavailable
+from server.errors import CorralError, Unavailable
 from server.need import Need
 from server.pool.catalog import Catalog, Entry
 from server.pool.claims import Claims
@@ -69,7 +69,7 @@ class Residents:
         """What all of them together may take: bytes, and the RPC servers that they know of."""
         present = self._present.values()
         pids = (each.pid for each in present)
-        servers = (each.entry.config.engine.rpc_servers for each in present)
+        servers = (each.entry.servers for each in present)
         total = self.memory.total(pid for pid in pids if pid is not None)
         return total._replace(servers=frozenset().union(*servers))
 
@@ -214,6 +214,7 @@ class Residents:
             if each.keeper is None and each.wanted_since is not None and not each.removed
             if not self._inquiries.pending(each.entry, total, held)
         ]
+        held += self._inquiries.asked
         steps = next_steps(waiting, total, held, now, self.config.pool.swap_after_s)
         for id, verdict in steps.refuse:
             need = next(each.need for each in waiting if each.id == id)
@@ -229,10 +230,14 @@ class Residents:
             loop = asyncio.get_running_loop()
             self._advance_at(loop.time() + steps.look_again - now)
 
-    def _on_answer(self, id: str) -> None:
-        """There is more to decide by."""
-        resident = self._all.get(id)
-        if resident is not None:
+    def _on_answer(self, entry: Entry, error: CorralError | None) -> None:
+        """There is more to decide by, or a reason why it cannot be loaded."""
+        resident = self._all.get(entry.id)
+        if resident is None:
+            return
+        if error is not None and resident.entry.same_as(entry):
+            self._fail(resident, error)
+        else:
             self.changed(resident)
 
     def _load(self, resident: Resident, total: Need, others: Sequence[Need]) -> None:
@@ -266,10 +271,13 @@ class Residents:
             self._spare.prepare()
 
     def _refuse(self, resident: Resident, need: Need, total: Need, verdict: Verdict) -> None:
-        resident.error = Unavailable(no_room(resident.entry.id, need, total, verdict))
-        resident.failed_at = time.monotonic()
+        self._fail(resident, Unavailable(no_room(resident.entry.id, need, total, verdict)))
+
+    def _fail(self, resident: Resident, error: CorralError) -> None:
+        """Those who wait for it wait in vain."""
+        resident.error, resident.failed_at = error, time.monotonic()
         resident.wanted_since = None
-        log.error("%s", resident.error)
+        log.error("%s", error)
         self.changed(resident)
 
     def _drain(self, ids: frozenset[str]) -> None:

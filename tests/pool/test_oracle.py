@@ -7,6 +7,7 @@ from pydantic import ByteSize
 from server.config import Config, ModelConfig, PoolConfig
 from server.engine_config import EngineConfig
 from server.errors import EngineError, Unavailable
+from server.ipc import GenerateRequest, Text
 from server.need import Need
 from server.placement import Placement, least
 from server.pool.catalog import Entry, read_catalog
@@ -16,7 +17,8 @@ from server.pool.oracle import Oracle
 from server.pool.pool import ModelPool
 from server.pool.process import COMMAND
 from server.pool.spare import Spare
-from tests.pool.test_pool import request, running, text
+from server.sampling import SamplingParams
+from tests.pool.test_pool import running, text
 
 ENGINE = EngineConfig(
     n_ctx=8192, n_slots=1, n_threads=1, flash_attn="off", prefix_cache=ByteSize(0)
@@ -49,7 +51,8 @@ async def serves(config: Config, oracle: Oracle) -> bool:
         except Unavailable as error:
             assert "m needs 0.51 GiB of RAM, all models may take 0.51" in error.message
             return False
-        answer = await text(lease.worker.submit(request("One, two, three,")))
+        asked = GenerateRequest(Text("One, two, three,"), SamplingParams(temperature=0), 4)
+        answer = await text(lease.worker.submit(asked))
         lease.release()
         return answer.startswith(" four")
 
