@@ -28,7 +28,7 @@ GPU_BYTES = 512 * 2**20
 """On each GPU, for its driver's context, kernels and work spaces, and as a margin. Not measured."""
 
 GPU_WORKER_BYTES = 256 * 2**20
-"""In RAM, for the libraries that drive GPUs. Not measured."""
+"""In RAM, for the libraries that drive GPUs; those of RPC servers are elsewhere. Not measured."""
 
 N_COPIES = 4
 """Of what goes into a forward, where several GPUs that hold everything work as a pipeline."""
@@ -52,6 +52,15 @@ class Need(NamedTuple):
         gpus = _each(self.gpus, other.gpus, -1)
         return Need(self.ram - other.ram, gpus, self.servers - other.servers)
 
+    def times(self, factor: float) -> "Need":
+        """So much of it, or more."""
+        gpus = tuple(round(n * factor) for n in self.gpus)
+        return Need(round(self.ram * factor), gpus, self.servers)
+
+    def positive(self) -> "Need":
+        """With nothing where it is negative."""
+        return Need(max(0, self.ram), tuple(max(0, n) for n in self.gpus), self.servers)
+
     def within(self, room: "Need") -> bool:
         """Whether there is so much room everywhere."""
         left = room.less(self)
@@ -64,6 +73,22 @@ def _each(ours: Sequence[int], theirs: Sequence[int], sign: int) -> tuple[int, .
     return tuple(a + sign * b for a, b in zip(*pad, strict=True))
 
 
+class Parts(NamedTuple):
+    """What a placed model takes, by what it is for."""
+
+    process: Need
+    """The worker without its model, and what drivers of GPUs take."""
+    weights: Need
+    cells: Need
+    """K and V; what is noted of each cell is the process's."""
+    buffers: Need
+
+    @property
+    def total(self) -> Need:
+        """All of them together."""
+        return self.process.plus(self.weights).plus(self.cells).plus(self.buffers)
+
+
 def place(
     header: Header,
     config: EngineConfig,
@@ -72,7 +97,7 @@ def place(
     n_gpus: int,
     shares: Sequence[float] = (),
     n_cpu_moe: int | None = None,
-) -> Need:
+) -> Parts:
     """What a model takes with `n_gpu_layers` of its layers, the output among them, on `n_gpus`.
 
     `shares`: each GPU's part, as `shares_of` gives them; none: all the same.
@@ -82,12 +107,13 @@ def place(
     config = choose_flash_attn(config, n_layers > 0, has_amx())
     moe = cpu_moe(config, header.n_layer) if n_cpu_moe is None else n_cpu_moe
     homes = _homes(n_layers, header.n_layer + 1, shares or [1.0] * n_gpus)
-    taken = _Taken(n_gpus, shares if config.split_mode == "row" else ())
-    _put_weights(taken, header, homes, moe)
-    _put_cells(taken, header, config, homes, layout)
-    _put_buffers(taken, header, config, homes, layout, moe)
-    taken.put(None, sizes.worker_bytes(header))
-    return Need(round(taken.ram), tuple(map(round, taken.gpus)))
+    rows = shares if config.split_mode == "row" else ()
+    return Parts(
+        process=_process(_Taken(n_gpus), header, config, homes, layout),
+        weights=_weights(_Taken(n_gpus, rows), header, homes, moe),
+        cells=_cells(_Taken(n_gpus), header, config, homes, layout),
+        buffers=_buffers(_Taken(n_gpus), header, config, homes, layout, moe),
+    )
 
 
 def cpu_moe(config: EngineConfig, n_layer: int) -> int:
@@ -120,47 +146,65 @@ def _homes(n_layers: int, n_all: int, shares: Sequence[float]) -> list[Home]:
 
 
 class _Taken:
-    """A sum for each memory. With `rows`, what a GPU is given of weights is cut over all."""
+    """A sum for each memory. With `rows`, what a GPU is given is cut over all."""
 
-    def __init__(self, n_gpus: int, rows: Sequence[float]):
+    def __init__(self, n_gpus: int, rows: Sequence[float] = ()):
         self.ram = 0.0
         self.gpus = [0.0] * n_gpus
         self._rows = [share / sum(rows) for share in rows]
 
     def put(self, home: Home, n_bytes: float) -> None:
-        """Somewhere."""
+        """Somewhere, or in rows."""
         if home is None:
             self.ram += n_bytes
-        else:
+        elif not self._rows:
             self.gpus[home] += n_bytes
-
-    def put_weights(self, home: Home, n_bytes: float) -> None:
-        """Somewhere, or in rows."""
-        if home is None or not self._rows:
-            self.put(home, n_bytes)
         else:
             for number, share in enumerate(self._rows):
-                self.put(number, share * n_bytes)
+                self.gpus[number] += share * n_bytes
+
+    @property
+    def need(self) -> Need:
+        """In whole bytes."""
+        return Need(round(self.ram), tuple(map(round, self.gpus)))
 
 
-def _put_weights(taken: _Taken, header: Header, homes: Sequence[Home], moe: int) -> None:
+def _process(
+    taken: _Taken, header: Header, config: EngineConfig, homes: Sequence[Home], layout: Layout
+) -> Need:
+    taken.put(None, sizes.worker_bytes(header))
+    taken.put(None, _n_cells(config, layout) * sizes.CELL_BYTES)
+    used = {home for home in homes if home is not None}
+    taken.put(None, GPU_WORKER_BYTES if used and not config.rpc_servers else 0)
+    for home in used:
+        taken.put(home, GPU_BYTES)
+    return taken.need
+
+
+def _weights(taken: _Taken, header: Header, homes: Sequence[Home], moe: int) -> Need:
     taken.put(None, header.input_bytes)
     for number, (layer, home) in enumerate(zip(header.layers, homes, strict=False)):
         stays = layer.experts if number < moe else 0
         taken.put(None, stays)
-        taken.put_weights(home, layer.weights - stays)
-    taken.put_weights(homes[-1], header.output_bytes)
+        taken.put(home, layer.weights - stays)
+    taken.put(homes[-1], header.output_bytes)
     if homes[-1] is not None:
-        taken.put_weights(homes[-1], header.tied_bytes)
+        taken.put(homes[-1], header.tied_bytes)
+    return taken.need
 
 
-def _put_cells(
+def _cells(
     taken: _Taken, header: Header, config: EngineConfig, homes: Sequence[Home], layout: Layout
-) -> None:
-    n_cells = n_seen(layout) * (config.n_slots if layout.n_cells is None else 1)
-    taken.put(None, n_cells * sizes.CELL_BYTES)
+) -> Need:
+    n_cells = _n_cells(config, layout)
     for layer, home in zip(header.layers, homes, strict=False):
         taken.put(home if config.kv_offload else None, n_cells * sizes.cell_bytes(layer, config))
+    return taken.need
+
+
+def _n_cells(config: EngineConfig, layout: Layout) -> int:
+    """Of all slots."""
+    return n_seen(layout) * (config.n_slots if layout.n_cells is None else 1)
 
 
 def n_seen(layout: Layout) -> int:
@@ -168,14 +212,14 @@ def n_seen(layout: Layout) -> int:
     return sizes.padded(layout.n_ctx if layout.n_cells is None else layout.n_cells)
 
 
-def _put_buffers(
+def _buffers(
     taken: _Taken,
     header: Header,
     config: EngineConfig,
     homes: Sequence[Home],
     layout: Layout,
     moe: int,
-) -> None:
+) -> Need:
     layers = sizes.layer_buffer(header, config, n_seen(layout))
     mask = sizes.mask_bytes(config, n_seen(layout))
     taken.put(None, sizes.output_buffer(header, config.n_slots))
@@ -184,13 +228,13 @@ def _put_buffers(
     if not used or some_in_ram or not config.kv_offload:
         taken.put(None, layers)
     if not used:
-        return
-    taken.put(None, GPU_WORKER_BYTES)
+        return taken.need
     copies = 1 if some_in_ram or len(used) == 1 or config.split_mode == "row" else N_COPIES
     inputs = mask + sizes.FLOAT * sizes.batch_size(config) * header.n_embd
     taken.put(None, inputs)
     for home in used:
         behind = sizes.logits_buffer(header, config) if home == homes[-1] else 0
-        taken.put(home, GPU_BYTES + (copies - 1) * inputs + max(layers, behind))
+        taken.put(home, (copies - 1) * inputs + max(layers, behind))
     if some_in_ram:
         taken.put(used[0], header.largest_bytes)
+    return taken.need

@@ -28,9 +28,22 @@ class Placement:
     """The share of each of several GPUs that `need` is right for."""
 
 
-def least(header: Header, config: EngineConfig, total: Need) -> Need:
-    """What the model takes at the least, where `total` is all that there is."""
-    return _best(header, config, total).need
+def least(header: Header, config: EngineConfig, total: Need) -> Placement:
+    """The way that takes the least, where `total` is all that there is: with the fewest cells.
+
+    The first of all ways that fits, or else the one that takes the least RAM.
+    """
+    best: Placement | None = None
+    best_rank = (True, 0)
+    for n_layers, n_cpu_moe in _ways(header, config, len(total.gpus)):
+        way = _with_fewest(header, config, total, n_layers, n_cpu_moe)
+        if way.need.within(total):
+            return way
+        rank = (not way.need._replace(ram=0).within(total), way.need.ram)
+        if best is None or rank < best_rank:
+            best, best_rank = way, rank
+    assert best is not None
+    return best
 
 
 def choose(header: Header, config: EngineConfig, free: Need) -> Placement:
@@ -39,7 +52,7 @@ def choose(header: Header, config: EngineConfig, free: Need) -> Placement:
     Layers come first: as many on the GPUs as fit there with the cells of one whole context. Cells
     for more requests take what remains. `need` is more than `free` only where nothing fits.
     """
-    return _with_cells(header, config, free, _best(header, config, free))
+    return _with_cells(header, config, free, least(header, config, free))
 
 
 def placed(
@@ -49,21 +62,6 @@ def placed(
     return _with_cells(
         header, config, free, _with_fewest(header, config, free, n_layers, n_cpu_moe)
     )
-
-
-def _best(header: Header, config: EngineConfig, room: Need) -> Placement:
-    """The first way that fits with the fewest cells, or else the one that takes the least RAM."""
-    best: Placement | None = None
-    best_rank = (True, 0)
-    for n_layers, n_cpu_moe in _ways(header, config, len(room.gpus)):
-        way = _with_fewest(header, config, room, n_layers, n_cpu_moe)
-        if way.need.within(room):
-            return way
-        rank = (not way.need._replace(ram=0).within(room), way.need.ram)
-        if best is None or rank < best_rank:
-            best, best_rank = way, rank
-    assert best is not None
-    return best
 
 
 def _ways(header: Header, config: EngineConfig, n_gpus: int) -> Iterator[tuple[int, int]]:
@@ -100,7 +98,7 @@ def _with_fewest(
     sparing = config.model_copy(update={"kv_budget": ByteSize(0)})
     layout = choose_layout(sparing, n_ctx, per_cell, 0, on_gpu=n_layers > 0)
     shares = shares_of(config, room.gpus)
-    need = place(header, config, n_layers, layout, len(shares), shares, n_cpu_moe)
+    need = place(header, config, n_layers, layout, len(shares), shares, n_cpu_moe).total
     return Placement(n_layers, layout, need, n_cpu_moe, shares if len(shares) > 1 else ())
 
 
@@ -113,8 +111,9 @@ def _with_cells(header: Header, config: EngineConfig, free: Need, way: Placement
     room = half if config.kv_budget is None else free
 
     def make(layout: Layout) -> Placement:
-        need = place(header, config, way.n_gpu_layers, layout, len(shares), shares, way.n_cpu_moe)
-        return replace(way, layout=layout, need=need)
+        n_moe = way.n_cpu_moe
+        parts = place(header, config, way.n_gpu_layers, layout, len(shares), shares, n_moe)
+        return replace(way, layout=layout, need=parts.total)
 
     if way.n_gpu_layers == 0:
         n_free = max(0, left.ram) + (way.layout.n_cells or 0) * per_cell

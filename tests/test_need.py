@@ -21,7 +21,7 @@ ALL = 33
 
 def gpus(n_layers: int, shares: tuple[float, ...] = (1.0,), **settings: Any) -> tuple[int, ...]:
     config = FLASH.model_copy(update=settings)
-    return place(MIXTRAL, config, n_layers, CELLS, len(shares), shares).gpus
+    return place(MIXTRAL, config, n_layers, CELLS, len(shares), shares).total.gpus
 
 
 def test_sums() -> None:
@@ -36,13 +36,13 @@ def test_sums() -> None:
 
 
 def test_without_an_offloaded_layer_no_gpu_is_used() -> None:
-    alone = place(MIXTRAL, FLASH, 20, CELLS, 0)
+    alone = place(MIXTRAL, FLASH, 20, CELLS, 0).total
     assert alone == Need(sizes.estimate(MIXTRAL, FLASH, 4096, FLASH.n_slots, 4096).total)
-    assert place(MIXTRAL, FLASH, 0, CELLS, 2, (1, 1)) == Need(alone.ram, (0, 0))
+    assert place(MIXTRAL, FLASH, 0, CELLS, 2, (1, 1)).total == Need(alone.ram, (0, 0))
 
 
 def test_split_cells_are_there_for_each_slot() -> None:
-    pool, split = (place(MIXTRAL, FLASH, 0, Layout(4096, n, ""), 0).ram for n in (4096, None))
+    pool, split = (place(MIXTRAL, FLASH, 0, Layout(4096, n, ""), 0).total.ram for n in (4096, None))
     assert split - pool == (FLASH.n_slots - 1) * 4096 * (128 * 1024 + sizes.CELL_BYTES)
 
 
@@ -59,12 +59,12 @@ def test_the_output_is_the_last_layer_and_the_first_to_go() -> None:
 
 def test_a_tied_embedding_is_there_twice() -> None:
     tied = replace(MIXTRAL, tied_bytes=MIXTRAL.input_bytes)
-    theirs, ours = (place(h, FLASH, ALL, CELLS, 1, (1,)) for h in (MIXTRAL, tied))
+    theirs, ours = (place(h, FLASH, ALL, CELLS, 1, (1,)).total for h in (MIXTRAL, tied))
     assert ours.less(theirs) == Need(0, (MIXTRAL.input_bytes,))
 
 
 def test_what_stays_in_ram_when_everything_is_on_the_gpu() -> None:
-    need = place(MIXTRAL, FLASH, ALL, CELLS, 1, (1,))
+    need = place(MIXTRAL, FLASH, ALL, CELLS, 1, (1,)).total
     inputs = sizes.mask_bytes(FLASH, 4096) + 4 * 512 * 4096
     assert need.ram == (
         sizes.worker_bytes(MIXTRAL)
@@ -85,9 +85,9 @@ def test_cells_that_are_kept_in_ram() -> None:
 def test_experts_in_ram(wanted: int | str, n: int) -> None:
     config = FLASH.model_copy(update={"n_cpu_moe": wanted})
     assert cpu_moe(config, 32) == n
-    without = place(MIXTRAL, FLASH, ALL, CELLS, 1, (1,))
-    need = place(MIXTRAL, config, ALL, CELLS, 1, (1,))
-    assert place(MIXTRAL, FLASH, ALL, CELLS, 1, (1,), n) == need
+    without = place(MIXTRAL, FLASH, ALL, CELLS, 1, (1,)).total
+    need = place(MIXTRAL, config, ALL, CELLS, 1, (1,)).total
+    assert place(MIXTRAL, FLASH, ALL, CELLS, 1, (1,), n).total == need
     brought = MIXTRAL.largest_bytes if n else 0
     assert need.gpus[0] - without.gpus[0] == brought - n * LAYER.experts
     assert need.ram - without.ram == n * LAYER.experts + (BUFFER if n else 0)

@@ -70,7 +70,7 @@ def _row(member: Member, engine: EngineConfig, total: Need) -> Row:
         max_ram_bytes=member.size_bytes + BEYOND,
         use_case=USE_CASES.get(member.quant, ""),
         n_ctx=choose_n_ctx(engine, header.n_ctx_train) if header else None,
-        estimate_bytes=least(header, engine, total).ram if header else None,
+        estimate_bytes=least(header, engine, total).need.ram if header else None,
     )
 
 

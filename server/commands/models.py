@@ -64,7 +64,7 @@ def _row(entry: Entry, state: str | None, total: Need) -> Row:
         bits_per_weight=round(header.bits_per_weight, 2) if header else None,
         size_bytes=header.size_bytes if header else None,
         n_ctx=choose_n_ctx(engine, header.n_ctx_train) if header else None,
-        ram_bytes=least(header, engine, total).ram if header else None,
+        ram_bytes=least(header, engine, total).need.ram if header else None,
         state=state,
         fault=entry.fault,
     )

@@ -1,7 +1,9 @@
 """`corral plan`: what a model would take, layer by layer, and what `auto` would do."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -12,15 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from server.config import Config
-from server.engine_config import KVQuant
+from server.engine_config import EngineConfig, KVQuant
 from server.errors import InvalidRequest
-from server.need import Need
 from server.placement import settle
 from server.pool import machine
 from server.pool.catalog import read_catalog
 from server.pool.dry_run import Size, dry_run
 from server.pool.offers import shown
-from server.pool.plan import Order, Plan, Row, figures, plan, plan_file, read_bytes
+from server.pool.plan import Order, Plan, Row, figures, plan, plan_file, read_bytes, room
 
 LONG = 6
 """Rows that are alike; of more, those in the middle are left out."""
@@ -37,24 +38,34 @@ def order(n_ctx: int | None, n_slots: int | None, kv_quant: str | None) -> Order
     return Order(n_ctx, n_slots, cast("KVQuant | None", kv_quant))
 
 
-def free(gpu: str | None, ram: str | None) -> Need:
-    """What was said to be free, and of this machine what was not said. Raises InvalidRequest."""
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What was said to be free, in bytes; None: nothing was."""
+
+    ram: int | None
+    gpus: tuple[int, ...] | None
+
+
+def free(gpu: str | None, ram: str | None) -> Said:
+    """What was said on the command line. Raises InvalidRequest."""
     gpus = None if gpu is None else read_bytes(gpu, "--gpu-free")
     rams = None if ram is None else read_bytes(ram, "--ram-free")
     if rams is not None and len(rams) != 1:
         raise InvalidRequest(f"--ram-free {ram}: one size is wanted", "ram_free")
-    found = Need(0) if gpus is not None and rams is not None else machine.free()
-    return Need(found.ram if rams is None else rams[0], found.gpus if gpus is None else gpus)
+    return Said(None if rams is None else rams[0], gpus)
 
 
-def of_file(path: Path, order: Order, free: Need) -> Plan:
+def of_file(path: Path, order: Order, said: Said) -> Plan:
     """The plan of a file. Raises CorralError."""
+    free, _ = asyncio.run(room(EngineConfig(), said.ram, said.gpus))
     return plan_file(path, order, free)
 
 
-def of_name(config: Config, model: str, order: Order, free: Need) -> Plan:
+def of_name(config: Config, model: str, order: Order, said: Said) -> Plan:
     """The plan of a model of the catalogue. Raises CorralError or ConfigError."""
-    return plan(read_catalog(config), model, order, free)
+    catalog = read_catalog(config)
+    engine = catalog.models[catalog.resolve(model)].engine
+    return plan(catalog, model, order, *asyncio.run(room(engine, said.ram, said.gpus)))
 
 
 def run(
@@ -83,6 +94,8 @@ def run(
 
 def told(plan: Plan) -> list[Size]:
     """What llama.cpp says of `auto`. Raises InvalidRequest, EngineError."""
+    if plan.config.rpc_servers:
+        raise InvalidRequest("--exact knows the GPUs of this machine, not RPC servers", "exact")
     n_gpus = len(machine.free_gpus())
     if len(plan.free.gpus) != n_gpus:
         raise InvalidRequest(
@@ -91,7 +104,7 @@ def told(plan: Plan) -> list[Size]:
         )
     chosen = plan.chosen
     config = settle(plan.config, chosen)
-    return dry_run(plan.path, config, chosen.n_gpu_layers, chosen.layout)
+    return asyncio.run(dry_run(plan.path, config, chosen.n_gpu_layers, chosen.layout))
 
 
 def draw_to(path: Path, plan: Plan) -> None:
@@ -118,8 +131,8 @@ def report(plan: Plan) -> Table:
     if any(row.n_cpu_moe for row in plan.rows):
         table.add_column("Layers' experts in RAM", justify="right")
     table.add_column("RAM", justify="right")
-    for number in range(len(plan.free.gpus)):
-        table.add_column(f"GPU {number}", justify="right")
+    for column in plan.columns:
+        table.add_column(escape(column.title), justify="right")
     table.add_column("Fits")
     table.add_column("")
     for row in _outer(plan):
@@ -158,7 +171,7 @@ def conclusion(plan: Plan) -> str:
     n_cells = it.layout.n_cells or plan.n_slots * plan.n_ctx
     memories = [
         f"{shown(it.need.ram)} of RAM",
-        *(f"{shown(n)} of GPU {i}" for i, n in enumerate(it.need.gpus)),
+        *(f"{shown(n)} of {c.title}" for c, n in zip(plan.columns, it.need.gpus, strict=True)),
     ]
     experts = f", with the experts of {it.n_cpu_moe} in RAM" if it.n_cpu_moe else ""
     what = (

@@ -42,7 +42,8 @@ def draw(path: Path, plan: Plan) -> None:
     layers = [row.n_gpu_layers for row in rows]
     bottom = [0.0] * len(rows)
     memories = [
-        (f"GPU {i}", [row.need.gpus[i] / GIB for row in rows]) for i in range(len(plan.free.gpus))
+        (column.title, [row.need.gpus[i] / GIB for row in rows])
+        for i, column in enumerate(plan.columns)
     ]
     for label, heights in (*memories, ("RAM", [row.need.ram / GIB for row in rows])):
         axes.bar(layers, heights, bottom=bottom, label=label)

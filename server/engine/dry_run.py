@@ -2,7 +2,8 @@
 
     python -m server.engine.dry_run
 
-reads what to open from its standard input, and prints the lines of llama.cpp's log that tell sizes.
+reads what to open from its standard input, and prints the devices that layers may go to and the
+lines of llama.cpp's log that tell sizes.
 A process of its own: llama.cpp aborts over what it cannot lay out. Nothing may be decoded here.
 """
 
@@ -14,7 +15,7 @@ import sys
 from server.engine import llama
 from server.engine_config import EngineConfig
 from server.errors import CorralError
-from server.layout import Layout
+from server.layout import Layout, choose_flash_attn, has_amx
 
 TOLD = re.compile(r"(model|KV|RS|compute|output) buffer size|: size = ")
 
@@ -33,6 +34,7 @@ def main() -> None:
     path, config, n_gpu_layers, layout = pickle.load(sys.stdin.buffer)
     assert isinstance(config, EngineConfig)
     assert isinstance(layout, Layout)
+    config = choose_flash_attn(config, n_gpu_layers > 0, has_amx())
     logging.basicConfig(level=logging.DEBUG, handlers=[_Printer()])
     captured = llama.backend_init()
     try:
@@ -40,7 +42,8 @@ def main() -> None:
             llama.Model(path, config, n_gpu_layers, captured, lambda _: None, True) as model,
             llama.Context(model, config, layout.n_ctx, layout.n_cells),
         ):
-            pass
+            for device in model.devices.chosen:
+                sys.stdout.write(f"device {device.buffer_type}\n")
     except CorralError as error:
         sys.exit(error.message)
 

@@ -7,8 +7,9 @@ one name, as many folders stand before it as tell them apart.
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from server.config import Config, ConfigError, ModelConfig
@@ -17,6 +18,7 @@ from server.filenames import quant_in
 from server.gguf import Header
 from server.pool import scan
 from server.pool.cache_folder import cache_folder
+from server.pool.endpoints import resolved
 from server.pool.header_cache import HeaderCache
 from server.pool.names import Names
 from server.pool.scan import Found
@@ -37,6 +39,8 @@ class Entry:
     header: Header | None
     fault: str | None
     configured: bool
+    servers: frozenset[str] = frozenset()
+    """RPC servers that it has, each by one spelling."""
 
     @property
     def offered(self) -> bool:
@@ -112,8 +116,9 @@ def read_catalog(
     """
     began = time.monotonic()
     cache = cache or HeaderCache(cache_folder() / "headers.json")
+    resolve = lru_cache(None)(resolved)
     entries = [
-        _entry(id, model, scan.model_at(model.path), cache, configured=True)
+        _entry(id, model, scan.model_at(model.path), cache, resolve, configured=True)
         for id, model in config.models.items()
     ]
     named = {_real(entry.found) for entry in entries}
@@ -123,7 +128,7 @@ def read_catalog(
         model = ModelConfig(
             path=each.parts[0], engine=config.found.engine, sampling=config.found.sampling
         )
-        entry = _entry(id, model, each, cache, configured=False)
+        entry = _entry(id, model, each, cache, resolve, configured=False)
         if entry.header is None or entry.header.kind == "model":
             entries.append(entry)
     cache.save()
@@ -153,7 +158,13 @@ def _real(found: Found) -> Path:
 
 
 def _entry(
-    id: str, config: ModelConfig, found: Found, cache: HeaderCache, *, configured: bool
+    id: str,
+    config: ModelConfig,
+    found: Found,
+    cache: HeaderCache,
+    resolve: Callable[[str], str],
+    *,
+    configured: bool,
 ) -> Entry:
     header, fault = None, found.fault
     if fault is None:
@@ -165,7 +176,8 @@ def _entry(
             fault = error.strerror or str(error)
     if header is not None and header.kind == "model" and not header.n_params:
         fault = "it has no weights"
-    return Entry(id, config, found, header, fault, configured)
+    servers = frozenset(map(resolve, config.engine.rpc_servers))
+    return Entry(id, config, found, header, fault, configured, servers)
 
 
 def _ids(found: Sequence[Found], taken: set[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from server.need import Need
 
@@ -91,6 +91,25 @@ def make_room(wanted: Need, total: Need, held: Sequence[Held]) -> Verdict:
             free = free.less(each.need)
     ids = tuple(each.id for each in chosen)
     return Wait(ids) if any(each.busy and not each.leaving for each in chosen) else Evict(ids)
+
+
+def undecided(low: Need, high: Need, total: Need, held: Sequence[Held]) -> bool:
+    """Whether a model that takes from `low` to `high` may or may not fit: beside all others, or
+    where those that can go have gone.
+    """
+    return _answer(make_room(low, total, held)) != _answer(make_room(high, total, held))
+
+
+def _answer(verdict: Verdict) -> str:
+    match verdict:
+        case Evict(ids=()):
+            return "it fits"
+        case Evict() | Wait():
+            return "others go"
+        case TooLarge():
+            return "it does not fit"
+        case _:
+            assert_never(verdict)
 
 
 def _order(held: Held) -> tuple[bool, bool, bool, int, float, float]:

@@ -1,4 +1,4 @@
-"""Footprints: what models really took when they were loaded, remembered between runs.
+"""Footprints: what models really took, or would by a dry run, remembered between runs.
 
 One JSON file keeps them. It can be deleted at any time.
 """
@@ -6,6 +6,7 @@ One JSON file keeps them. It can be deleted at any time.
 import hashlib
 import logging
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,12 +15,16 @@ from server.pool.cache_folder import read_file, replace_file
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
+
 MOST = 10_000
-"""Footprints kept; the oldest go first."""
+"""Kept of each kind; the oldest go first."""
 
 DEFAULT_SPEED = 500e6
 """Bytes per second of a load, where none was ever measured."""
+
+
+K = TypeVar("K")
 
 
 class Footprint(BaseModel):
@@ -34,9 +39,19 @@ class Footprint(BaseModel):
     """Bytes of its files."""
 
 
+class Told(BaseModel):
+    """Bytes beyond those estimated that llama.cpp said it would take of each memory."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ram: int
+    gpus: tuple[int, ...] = ()
+
+
 class _Content(BaseModel):
     version: int
     taken: dict[str, Footprint]
+    told: dict[str, Told]
 
 
 class Footprints:
@@ -44,22 +59,30 @@ class Footprints:
 
     def __init__(self, path: Path | None):
         self._path = path
-        self._taken = {} if path is None else _load(path)
+        content = None if path is None else read_file(path, _Content)
+        if content is None or content.version != VERSION:
+            content = _Content(version=VERSION, taken={}, told={})
+        self._taken, self._told = content.taken, content.told
 
     def of(self, key: str) -> Footprint | None:
         """What was last measured under that key."""
         return self._taken.get(key)
 
-    def note(self, key: str, footprint: Footprint) -> None:
+    def told(self, key: str) -> Told | None:
+        """What llama.cpp last said under that key."""
+        return self._told.get(key)
+
+    def note(self, key: str, known: Footprint | Told) -> None:
         """Remember, now and for later runs. A failure to write is logged, no more."""
-        self._taken.pop(key, None)
-        self._taken[key] = footprint
-        while len(self._taken) > MOST:
-            del self._taken[next(iter(self._taken))]
+        if isinstance(known, Told):
+            _put(self._told, key, known)
+        else:
+            _put(self._taken, key, known)
         if self._path is None:
             return
+        content = _Content(version=VERSION, taken=self._taken, told=self._told)
         try:
-            replace_file(self._path, _Content(version=VERSION, taken=self._taken).model_dump_json())
+            replace_file(self._path, content.model_dump_json())
         except OSError as error:
             log.warning("footprints are not kept in %s: %s", self._path, error.strerror)
 
@@ -85,6 +108,9 @@ def key_of(path: Path, engine: EngineConfig) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _load(path: Path) -> dict[str, Footprint]:
-    content = read_file(path, _Content)
-    return content.taken if content is not None and content.version == VERSION else {}
+def _put(kept: dict[str, K], key: str, known: K) -> None:
+    """The latest are last."""
+    kept.pop(key, None)
+    kept[key] = known
+    while len(kept) > MOST:
+        del kept[next(iter(kept))]

@@ -33,6 +33,11 @@ def room() -> Room:
     return Room(found.ram, sum(found.gpus))
 
 
+def ram() -> int:
+    """Bytes of RAM that are free now."""
+    return free_ram(psutil.virtual_memory().available, CGROUP)
+
+
 def free() -> Need:
     """What is free now, on each GPU that llama.cpp was built for too."""
     ram, gpus = free_ram(psutil.virtual_memory().available, CGROUP), free_gpus()

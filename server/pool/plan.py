@@ -1,6 +1,7 @@
 """What a model takes for every number of offloaded layers, and which of its quants fits best."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,8 +16,9 @@ from server.gguf import Header, read_header
 from server.layout import Layout
 from server.need import Need, cpu_moe, place, shares_of
 from server.placement import Placement, choose, least
-from server.pool import scan
+from server.pool import machine, scan
 from server.pool.catalog import Catalog, Entry
+from server.pool.devices import Devices, find
 from server.pool.names import family_of
 
 Fit = Literal["all", "one", "no"]
@@ -24,6 +26,20 @@ Fit = Literal["all", "one", "no"]
 
 Place = Literal["gpu", "memory", "none"]
 """Where a quant fits: on the GPUs alone, on them and in RAM together, or nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A memory beside the RAM: a GPU of this machine, or a device that an RPC server lends."""
+
+    name: str
+    server: str | None
+    """host:port; None: of this machine."""
+
+    @property
+    def title(self) -> str:
+        """`GPU 0`, or `RPC0 of 10.0.0.2:50052`."""
+        return self.name if self.server is None else f"{self.name} of {self.server}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +93,8 @@ class Plan:
     n_layer: int
     n_ctx: int
     n_slots: int
+    columns: tuple[Column, ...]
+    """What the numbers of a Need's GPUs stand for."""
     free: Need
     rows: tuple[Row, ...]
     chosen: Placement
@@ -100,11 +118,34 @@ def read_bytes(text: str, param: str) -> tuple[int, ...]:
     return sizes
 
 
-def plan(catalog: Catalog, model: str, order: Order, free: Need) -> Plan:
-    """The plan of a model of the catalogue. Raises ModelNotFound or ModelLoadError."""
+def plan(
+    catalog: Catalog, model: str, order: Order, free: Need, devices: Devices | None = None
+) -> Plan:
+    """The plan of a model of the catalogue, on these devices if it has some of its own.
+
+    Raises ModelNotFound or ModelLoadError.
+    """
     entry = catalog.entries[catalog.resolve(model)]
     family = [other for other in catalog.entries.values() if _is_kin(entry, other)]
-    return plan_of(entry, family, order, free)
+    return plan_of(entry, family, order, free, devices)
+
+
+async def room(
+    engine: EngineConfig, ram: int | None, gpus: Sequence[int] | None
+) -> tuple[Need, Devices | None]:
+    """What was said to be free, and what is free where nothing was said.
+
+    A model with RPC servers has their devices, and they are asked. Raises ModelLoadError where one
+    does not answer.
+    """
+    if gpus is None and engine.rpc_servers:
+        devices = await find(engine)
+        gpus = [device.free for device in devices.all]
+        return Need(machine.ram() if ram is None else ram, tuple(gpus)), devices
+    if ram is None or gpus is None:
+        found = await asyncio.to_thread(machine.free)
+        ram, gpus = found.ram if ram is None else ram, found.gpus if gpus is None else gpus
+    return Need(ram, tuple(gpus)), None
 
 
 def plan_file(path: Path, order: Order, free: Need) -> Plan:
@@ -140,7 +181,13 @@ def _is_kin(entry: Entry, other: Entry) -> bool:
     )
 
 
-def plan_of(entry: Entry, family: Iterable[Entry], order: Order, free: Need) -> Plan:
+def plan_of(
+    entry: Entry,
+    family: Iterable[Entry],
+    order: Order,
+    free: Need,
+    devices: Devices | None = None,
+) -> Plan:
     """The plan of one model among its family. Raises ModelLoadError."""
     header = entry.header
     if header is None or entry.fault is not None or header.kind != "model":
@@ -158,11 +205,21 @@ def plan_of(entry: Entry, family: Iterable[Entry], order: Order, free: Need) -> 
         n_layer=header.n_layer,
         n_ctx=choose_n_ctx(config, header.n_ctx_train),
         n_slots=config.n_slots,
+        columns=_columns(free, devices),
         free=free,
         rows=tuple(_rows(header, config, free)),
         chosen=choose(header, config, free),
         quants=tuple(quants),
         best=fitting[0].id if fitting else None,
+    )
+
+
+def _columns(free: Need, devices: Devices | None) -> tuple[Column, ...]:
+    if devices is None:
+        return tuple(Column(f"GPU {number}", None) for number in range(len(free.gpus)))
+    return tuple(
+        Column(device.name if device.number is None else f"GPU {device.number}", device.server)
+        for device in devices.all
     )
 
 
@@ -184,7 +241,7 @@ def _rows(header: Header, config: EngineConfig, free: Need) -> Iterable[Row]:
     layout = Layout(n_ctx, config.n_slots * n_ctx, "")
     shares = shares_of(config, free.gpus)
     for n_layers, n_moe in ways:
-        need = place(header, config, n_layers, layout, len(shares), shares, n_moe)
+        need = place(header, config, n_layers, layout, len(shares), shares, n_moe).total
         yield Row(n_layers, n_moe, need, _fit(header, config, free, need, n_layers, n_moe))
 
 
@@ -194,7 +251,7 @@ def _fit(
     if need.within(free):
         return "all"
     fixed = config.model_copy(update={"n_gpu_layers": n_layers, "n_cpu_moe": n_moe})
-    return "one" if least(header, fixed, free).within(free) else "no"
+    return "one" if least(header, fixed, free).need.within(free) else "no"
 
 
 def figures(plan: Plan) -> Mapping[str, object]:
@@ -205,6 +262,7 @@ def figures(plan: Plan) -> Mapping[str, object]:
         "n_layer": plan.n_layer,
         "n_ctx": plan.n_ctx,
         "n_slots": plan.n_slots,
+        "devices": [{"name": column.name, "server": column.server} for column in plan.columns],
         "free": _bytes(plan.free),
         "rows": [
             {

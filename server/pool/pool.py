@@ -12,8 +12,10 @@ from server.need import Need
 from server.pool.cache_folder import cache_folder
 from server.pool.catalog import Catalog, read_catalog
 from server.pool.claims import Claims
+from server.pool.devices import Devices
 from server.pool.events import Events, Reloaded
 from server.pool.footprints import Footprints
+from server.pool.oracle import Oracle
 from server.pool.process import COMMAND
 from server.pool.resident import Resident
 from server.pool.residents import Residents
@@ -49,6 +51,7 @@ class ModelPool:
         spare: Spare | None = None,
         catalog: Catalog | None = None,
         footprints: Footprints | None = None,
+        oracle: Oracle | None = None,
     ):
         """`spare` gives it processes; the pool closes it.
 
@@ -59,7 +62,9 @@ class ModelPool:
         footprints = footprints or Footprints(cache_folder() / "footprints.json")
         self._claims = Claims(footprints)
         spare = spare or Spare(COMMAND)
-        self._residents = Residents(config, self._catalog, self._claims, self.events, spare)
+        self._residents = Residents(
+            config, self._catalog, self._claims, self.events, spare, oracle or Oracle()
+        )
         self._started = self._stopping = False
 
     @property
@@ -133,6 +138,14 @@ class ModelPool:
             for id, resident in self.residents.items()
             if resident.keeper is not None and (worker := resident.keeper.serving) is not None
         }
+
+    def devices(self, model: str) -> Devices | None:
+        """What the model with this id computes on, where its RPC servers cannot be asked again:
+        a loaded model has one.
+        """
+        entry = self._catalog.entries[model]
+        taken = frozenset[str]().union(*(held.need.servers for held in self._residents.held()))
+        return self._claims.devices(entry) if entry.servers & taken else None
 
     def budget(self) -> tuple[Need, Need]:
         """Bytes that all models may take together, and that they take."""
@@ -232,7 +245,7 @@ class ModelPool:
 
     def _server_in_use(self, resident: Resident) -> str | None:
         """An RPC server of its that another model has, and which."""
-        wanted = resident.entry.config.engine.rpc_servers
+        wanted = resident.entry.servers
         for held in self._residents.held():
             for endpoint in wanted:
                 if held.id != resident.entry.id and endpoint in held.need.servers:

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from server.config import Config
-from server.errors import Unavailable
+from server.errors import CorralError, Unavailable
 from server.need import Need
 from server.pool.catalog import Catalog, Entry
 from server.pool.claims import Claims
 from server.pool.events import Events
-from server.pool.eviction import Evict, Held, TooLarge, Verdict, Wait, Waiting, next_steps
+from server.pool.eviction import Held, Verdict, Waiting, next_steps
+from server.pool.inquiries import Inquiries
 from server.pool.keeper import Keeper
 from server.pool.memory import Memory, resident_bytes
+from server.pool.oracle import Oracle
+from server.pool.refusal import no_room
 from server.pool.resident import Resident
 from server.pool.spare import Spare
 from server.threads import cores, share
@@ -40,6 +43,7 @@ class Residents:
         claims: Claims,
         events: Events,
         spare: Spare,
+        oracle: Oracle,
     ):
         self.config = config
         self.memory = Memory(config.pool)
@@ -47,6 +51,7 @@ class Residents:
         self._claims = claims
         self._events = events
         self._spare = spare
+        self._inquiries = Inquiries(claims, oracle, self._on_answer)
         self._all = {id: _resident(entry) for id, entry in catalog.entries.items()}
         self._present: dict[str, Resident] = {}
         """Those that are in memory or wanted there: few of many."""
@@ -64,7 +69,7 @@ class Residents:
         """What all of them together may take: bytes, and the RPC servers that they know of."""
         present = self._present.values()
         pids = (each.pid for each in present)
-        servers = (each.entry.config.engine.rpc_servers for each in present)
+        servers = (each.entry.servers for each in present)
         total = self.memory.total(pid for pid in pids if pid is not None)
         return total._replace(servers=frozenset().union(*servers))
 
@@ -85,6 +90,7 @@ class Residents:
             _stop_timer(each)
             each.changed.set()
         self._spare.close()
+        await self._inquiries.close()
         keepers = [each.keeper for each in self._present.values() if each.keeper is not None]
         await asyncio.gather(*(keeper.close() for keeper in keepers))
 
@@ -196,6 +202,7 @@ class Residents:
         self._share_threads()
 
     def _make_room(self, total: Need, now: float) -> None:
+        held = self.held()
         waiting = [
             Waiting(
                 id,
@@ -205,8 +212,10 @@ class Residents:
             )
             for id, each in self._present.items()
             if each.keeper is None and each.wanted_since is not None and not each.removed
+            if not self._inquiries.pending(each.entry, total, held)
         ]
-        steps = next_steps(waiting, total, self.held(), now, self.config.pool.swap_after_s)
+        held += self._inquiries.asked
+        steps = next_steps(waiting, total, held, now, self.config.pool.swap_after_s)
         for id, verdict in steps.refuse:
             need = next(each.need for each in waiting if each.id == id)
             self._refuse(self._all[id], need, total, verdict)
@@ -220,6 +229,16 @@ class Residents:
             # Both clocks are the monotonic one, of a loop that may have one of its own.
             loop = asyncio.get_running_loop()
             self._advance_at(loop.time() + steps.look_again - now)
+
+    def _on_answer(self, entry: Entry, error: CorralError | None) -> None:
+        """There is more to decide by, or a reason why it cannot be loaded."""
+        resident = self._all.get(entry.id)
+        if resident is None:
+            return
+        if error is not None and resident.entry.same_as(entry):
+            self._fail(resident, error)
+        else:
+            self.changed(resident)
 
     def _load(self, resident: Resident, total: Need, others: Sequence[Need]) -> None:
         """Into what is free, but for what `others` need that are loaded after it."""
@@ -253,10 +272,13 @@ class Residents:
             self._spare.prepare()
 
     def _refuse(self, resident: Resident, need: Need, total: Need, verdict: Verdict) -> None:
-        resident.error = Unavailable(_no_room(resident.entry.id, need, total, verdict))
-        resident.failed_at = time.monotonic()
+        self._fail(resident, Unavailable(no_room(resident.entry.id, need, total, verdict)))
+
+    def _fail(self, resident: Resident, error: CorralError) -> None:
+        """Those who wait for it wait in vain."""
+        resident.error, resident.failed_at = error, time.monotonic()
         resident.wanted_since = None
-        log.error("%s", resident.error)
+        log.error("%s", error)
         self.changed(resident)
 
     def _drain(self, ids: frozenset[str]) -> None:
@@ -284,24 +306,3 @@ def _stop_timer(resident: Resident) -> None:
     if resident.idle_timer is not None:
         resident.idle_timer.cancel()
         resident.idle_timer = None
-
-
-def _no_room(id: str, need: Need, total: Need, verdict: Verdict) -> str:
-    """Why it is refused, with the numbers."""
-    text = f"model {id} needs {_sizes(need)}, all models may take {_sizes(total)}"
-    match verdict:
-        case TooLarge(left=left, pinned=pinned) if pinned:
-            text += f", of which {', '.join(pinned)}, pinned, leave {_sizes(left)}"
-        case TooLarge():
-            text += "; pool.ram_budget and pool.gpu_budget set what they may"
-        case Evict(ids=ids) | Wait(ids=ids):
-            text += f"; it is preloaded beside {', '.join(ids)}, which leave too little"
-    return text
-
-
-def _sizes(need: Need) -> str:
-    """`3.20 GiB of RAM and 10.00 GiB of GPU 0`."""
-    parts = [f"{need.ram / 2**30:,.2f} GiB of RAM"]
-    parts += [f"{n / 2**30:,.2f} GiB of GPU {i}" for i, n in enumerate(need.gpus)]
-    parts += [f"the RPC server {endpoint}" for endpoint in sorted(need.servers)]
-    return " and ".join(parts)

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from server.command_line import app
 from server.commands import plan as command
+from server.gguf import read_header
+from tests.engine.lenders import lending, needs_rpc
 from tests.gguf_files import Shape, write_sparse
 
 MIXTRAL = "bagel-dpo-8x7b-v0.2.Q4_K_M"
@@ -120,3 +122,33 @@ def test_a_plot_without_matplotlib(
     code, output = corral(folder, MIXTRAL, *ROOM, "--plot", str(tmp_path / "p.png"))
     assert code == 1
     assert "needs matplotlib" in output
+
+
+@needs_rpc
+def test_devices_of_an_rpc_server(folder: Path, model_path: Path) -> None:
+    """They are columns as GPUs are, and are asked for what they have free."""
+    with lending(1) as (lender,):
+        engine = {"rpc_servers": [lender.endpoint], "n_ctx": 512, "n_slots": 1}
+        config = {"models": {"far": {"path": str(model_path), "engine": engine}}, "hf_cache": "off"}
+        path = folder / "rpc.yaml"
+        path.write_text(json.dumps(config))
+        args = ["plan", "far", "--config", str(path)]
+        shown = CliRunner().invoke(app, args)
+        assert shown.exit_code == 0, shown.output
+        assert f"RPC0 of {lender.endpoint}" in shown.output.splitlines()[1]
+        assert "auto: 31 of 31 layers on the GPU" in shown.output
+        told = json.loads(CliRunner().invoke(app, [*args, "--json"]).output)
+        assert told["devices"] == [{"name": "RPC0", "server": lender.endpoint}]
+        assert len(told["free"]["gpus"]) == 1 and told["free"]["gpus"][0] > 2**27
+        whole, far = told["rows"][0], told["auto"]
+        weights = read_header(model_path).weights
+        assert whole["gpus"] == [0] and far["gpus"][0] > weights
+        assert whole["ram"] - far["ram"] > 0.5 * weights
+        exact = CliRunner().invoke(app, [*args, "--exact"])
+        assert exact.exit_code == 1 and "not RPC servers" in exact.output
+    refused = CliRunner().invoke(app, args)
+    assert refused.exit_code == 1
+    assert f"engine.rpc_servers: {lender.endpoint}: Connection refused" in refused.output
+    # What is said to be free needs no server.
+    said = CliRunner().invoke(app, [*args, "--gpu-free", "1GiB"])
+    assert said.exit_code == 0 and "GPU 0" in said.output

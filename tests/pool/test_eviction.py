@@ -23,6 +23,7 @@ from server.pool.eviction import (
     Waiting,
     make_room,
     next_steps,
+    undecided,
 )
 
 SWAP_AFTER_S = 5.0
@@ -604,3 +605,32 @@ def test_two_models_that_are_always_busy_take_turns(load_s: float) -> None:
     assert day.n_served == len(asked)
     assert 1000 / (load_s + SWAP_AFTER_S + 2) / 2 < day.n_loads
     assert day.n_loads <= 1.2 * 1000 / (load_s + SWAP_AFTER_S - UNLOAD_S)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "doubt"),
+    [
+        (1, 2, False),
+        (1, 3, True),
+        (3, 4, False),
+        (4, 6, False),
+        (4, 7, True),
+        (1, 7, True),
+        (7, 9, False),
+    ],
+)
+def test_where_an_estimate_does_not_tell(low: int, high: int, doubt: bool) -> None:
+    """Of 10 bytes 2 are free, 4 more where an idle and a busy model go, and 4 stay."""
+    taken = [held("i", 2), held("b", 2, busy=True), held("p", 4, pinned=True)]
+    assert undecided(Need(low), Need(high), Need(10), taken) is doubt
+
+
+@given(rooms(), st.integers(0, 10))
+def test_more_never_fits_where_less_does_not(
+    room: tuple[Need, Need, list[Held]], more: int
+) -> None:
+    """So nothing between two needs of one answer has another."""
+    wanted, total, taken = room
+    steps = [wanted.plus(Need(n)) for n in range(more + 1)]
+    if not undecided(steps[0], steps[-1], total, taken):
+        assert not any(undecided(wanted, each, total, taken) for each in steps)

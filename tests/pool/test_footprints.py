@@ -8,7 +8,7 @@ import pytest
 
 from server.engine_config import EngineConfig
 from server.pool import footprints
-from server.pool.footprints import DEFAULT_SPEED, Footprint, Footprints, key_of
+from server.pool.footprints import DEFAULT_SPEED, Footprint, Footprints, Told, key_of
 
 SLOW = Footprint(more=5, load_s=4.0, size=100)
 QUICK = Footprint(more=-5, load_s=1.0, size=400)
@@ -20,8 +20,10 @@ def test_they_are_there_in_the_next_run(tmp_path: Path) -> None:
     kept.note("a", SLOW)
     kept.note("b", SLOW)
     kept.note("b", QUICK)
+    kept.note("c", Told(ram=-7, gpus=(1, 2)))
     again = Footprints(path)
     assert (again.of("a"), again.of("b"), again.of("c")) == (SLOW, QUICK, None)
+    assert (again.told("a"), again.told("c")) == (None, Told(ram=-7, gpus=(1, 2)))
 
 
 def test_without_a_file() -> None:
@@ -49,7 +51,8 @@ def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", '{"version": 1}', '{"version": 1, "taken": {"a": {"more": "x"}}}']
+    "content",
+    ["", "{", '{"version": 2}', '{"version": 2, "taken": {"a": {"more": "x"}}, "told": {}}'],
 )
 def test_a_damaged_file_counts_as_none(
     tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
@@ -64,7 +67,7 @@ def test_a_damaged_file_counts_as_none(
 
 def test_another_version_counts_as_none(tmp_path: Path) -> None:
     path = tmp_path / "footprints.json"
-    path.write_text('{"version": 99, "taken": {}}')
+    path.write_text('{"version": 99, "taken": {}, "told": {}}')
     assert Footprints(path).of("a") is None
 
 

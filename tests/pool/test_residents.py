@@ -15,10 +15,23 @@ from pydantic import ByteSize
 
 from server.config import Config, ConfigError, ModelConfig, PoolConfig, ServerConfig
 from server.engine_config import EngineConfig
-from server.errors import Busy, ModelNotFound, Unavailable, WorkerDied
+from server.errors import (
+    Busy,
+    EngineError,
+    ModelLoadError,
+    ModelNotFound,
+    Unavailable,
+    WorkerDied,
+)
+from server.gguf import read_header
+from server.need import GPU_BYTES, Need
+from server.placement import Placement, least
+from server.pool.catalog import Entry
+from server.pool.devices import Device, Devices
 from server.pool.events import Listener, Reloaded, StateChanged
 from server.pool.footprints import Footprint, Footprints
 from server.pool.generation import Generation
+from server.pool.oracle import Oracle
 from server.pool.pool import Lease, ModelPool
 from server.pool.spare import Spare
 from server.sampling import SamplingParams
@@ -51,12 +64,54 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return told
 
 
+GIB = 2**30
+
+
+class Asked(Oracle):
+    """Has no answer but what it is given.
+
+    `more`: bytes of RAM beyond the estimate, by id. `lent`: what RPC servers have free; others do
+    not answer.
+    """
+
+    def __init__(self) -> None:
+        self.asked = ""
+        self.met = ""
+        self.lent: dict[str, int] = {}
+        self.more: dict[str, int] = {}
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def devices(self, entry: Entry) -> Devices:
+        self.met += entry.id
+        await self.may_answer.wait()
+        servers = entry.config.engine.rpc_servers
+        for server in servers:
+            if server not in self.lent:
+                raise ModelLoadError(f"engine.rpc_servers: {server}: Connection refused")
+        return Devices(
+            tuple(
+                Device(name=f"RPC{i}", server=server, number=None, free=self.lent[server])
+                for i, server in enumerate(servers)
+            )
+        )
+
+    async def beyond(self, entry: Entry, placed: Placement) -> Need:
+        assert placed.need.ram
+        self.asked += entry.id
+        await self.may_answer.wait()
+        if entry.id not in self.more:
+            raise EngineError("no answer")
+        return Need(self.more[entry.id])
+
+
 class Machine:
     """Files of models, and pools that serve them with the scripted worker."""
 
     def __init__(self, folder: Path, starts: Starts):
         self.folder = folder
         self.starts = starts
+        self.oracle = Asked()
         self.footprints = folder / "footprints.json"
 
     def model(self, id: str, engine: EngineConfig = ENGINE, **settings: Any) -> ModelConfig:
@@ -86,7 +141,8 @@ class Machine:
     @asynccontextmanager
     async def open(self, config: Config, modes: str = "serve") -> AsyncGenerator[ModelPool]:
         footprints = Footprints(self.footprints)
-        pool = ModelPool(config, Spare(self.starts.command(modes)), footprints=footprints)
+        spare = Spare(self.starts.command(modes))
+        pool = ModelPool(config, spare, footprints=footprints, oracle=self.oracle)
         async with running(pool):
             await pool.start()
             yield pool
@@ -334,6 +390,7 @@ async def test_models_that_name_the_same_rpc_server_take_turns(machine: Machine)
     others = ENGINE.model_copy(update={"rpc_servers": ("127.0.0.1:1",)})
     models = {id: machine.model(id, lent) for id in "ab"}
     models |= {"c": machine.model("c", others), "d": machine.model("d")}
+    machine.oracle.lent = {SERVER: GIB, "127.0.0.1:1": GIB}
     async with machine.open(machine.config(models, 9, swap_after_s=0.2)) as pool:
         await use(pool, "a", "c", "d", "b")
         assert ready(pool) == "bcd"
@@ -352,6 +409,157 @@ async def test_models_that_name_the_same_rpc_server_take_turns(machine: Machine)
             await use(pool, "b")
         assert f"and the RPC server {SERVER}, all models may take" in caught.value.message
         assert "of which a, pinned, leave" in caught.value.message
+    assert machine.oracle.met == "ac", "what a server has said counts for a while, for all"
+
+
+async def test_what_lies_with_an_rpc_server_is_not_counted_here(machine: Machine) -> None:
+    """The worker itself stays, its layers, cells and buffers go."""
+    lent = ENGINE.model_copy(update={"rpc_servers": (SERVER,), "n_ctx": 65536, "n_batch": 512})
+    header = read_header(machine.model("a").path)
+    whole = least(header, lent, Need(2**40)).need.ram
+    machine.oracle.lent = {SERVER: 9 * GIB}
+    async with machine.open(machine.config({"a": machine.model("a", lent)}, 1.2)) as pool:
+        total, _ = pool.budget()
+        assert whole > 1.2 * total.ram
+        await use(pool, "a")
+        claim = pool.residents["a"].claim
+        assert claim is not None and claim.need.gpus == ()
+        assert claim.estimated < total.ram
+        assert claim.lent[SERVER] > GPU_BYTES
+        assert claim.config.engine.n_gpu_layers == "auto", "the worker knows best what is free"
+
+
+async def test_an_rpc_server_that_does_not_answer(machine: Machine) -> None:
+    lent = ENGINE.model_copy(update={"rpc_servers": (SERVER,)})
+    models = {"a": machine.model("a", lent), "b": machine.model("b", lent)}
+    async with machine.open(machine.config(models, 9)) as pool:
+        for _ in range(2):
+            with pytest.raises(ModelLoadError) as caught:
+                await use(pool, "a")
+            assert caught.value.message == f"engine.rpc_servers: {SERVER}: Connection refused"
+        assert machine.oracle.met == "a" and state(pool, "a") == "failed", "it cools down"
+        machine.oracle.lent = {SERVER: GIB}
+        await use(pool, "b")
+    assert len(machine.starts.lines) == 1
+
+
+async def test_a_server_is_asked_by_one_at_a_time_and_by_nobody_while_it_is_used(
+    machine: Machine,
+) -> None:
+    """A second client would hang."""
+    other = "127.0.0.1:2"
+    one = ENGINE.model_copy(update={"rpc_servers": (SERVER,)})
+    two = ENGINE.model_copy(update={"rpc_servers": (other, SERVER)})
+    models = {"a": machine.model("a", one), "b": machine.model("b", two), "c": machine.model("c")}
+    machine.oracle.lent = {SERVER: GIB, other: GIB}
+    machine.oracle.may_answer.clear()
+    async with machine.open(machine.config(models, 9, swap_after_s=0.0)) as pool:
+        tasks = [asyncio.create_task(use(pool, "a"))]
+        await until(lambda: machine.oracle.met == "a")
+        tasks.append(asyncio.create_task(use(pool, "b")))
+        await use(pool, "c")
+        assert machine.oracle.met == "a"
+        machine.oracle.may_answer.set()
+        await asyncio.gather(*tasks)
+    assert machine.oracle.met == "ab"
+
+
+async def test_two_spellings_of_one_server(machine: Machine) -> None:
+    spellings = ("localhost:50052", "127.0.0.1:50052")
+    models = {
+        id: machine.model(id, ENGINE.model_copy(update={"rpc_servers": (spelling,)}))
+        for id, spelling in zip("ab", spellings, strict=True)
+    }
+    machine.oracle.lent = dict.fromkeys(spellings, GIB)
+    async with machine.open(machine.config(models, 9)) as pool:
+        await use(pool, "a", "b")
+        assert ready(pool) == "b"
+
+
+# What the estimate does not tell.
+
+
+def estimated(machine: Machine, id: str = "a") -> int:
+    """Bytes that a model is thought to need at the least."""
+    header = read_header(machine.model(id).path)
+    return least(header, ENGINE, Need(2**40)).need.ram
+
+
+async def test_what_llama_says_decides_where_the_estimate_is_near_the_edge(
+    machine: Machine, taken: dict[str, int]
+) -> None:
+    """The same budget, a little less than the estimate."""
+    taken["ram"] = estimated(machine) * 9 // 10
+    units = 0.95 * estimated(machine) / UNIT
+    async with machine.open(machine.config("a", units)) as pool:
+        with pytest.raises(Unavailable, match="model a needs"):
+            await use(pool, "a")
+        with pytest.raises(Unavailable, match="model a needs"):
+            await use(pool, "a")
+    assert machine.oracle.asked == "a", "one failure is enough"
+    assert machine.starts.lines == []
+    machine.oracle.more["a"] = -(estimated(machine) // 10)
+    async with machine.open(machine.config("a", units)) as pool:
+        await use(pool, "a")
+        await pool.unload("a")
+        await use(pool, "a")
+    assert machine.oracle.asked == "aa", "what was measured needs no answer"
+
+
+async def test_what_llama_said_is_remembered(machine: Machine) -> None:
+    """Of a model that then does not fit, too."""
+    units = 1.05 * estimated(machine) / UNIT
+    machine.oracle.more["a"] = estimated(machine) // 10
+    for _ in range(2):
+        async with machine.open(machine.config("a", units)) as pool:
+            with pytest.raises(Unavailable, match="model a needs"):
+                await use(pool, "a")
+    assert machine.oracle.asked == "a"
+
+
+async def test_nobody_is_evicted_for_what_llama_does_not_want(machine: Machine) -> None:
+    """Beside b there is a little less than the estimate."""
+    machine.oracle.more["a"] = -(estimated(machine) // 10)
+    units = (UNIT + 0.95 * estimated(machine)) / UNIT
+    async with machine.open(machine.config("ab", units)) as pool:
+        await use(pool, "b", "a")
+        assert sorted(ready(pool)) == ["a", "b"]
+    assert machine.oracle.asked == "a"
+
+
+@pytest.mark.parametrize("room", [1.5, 9])
+async def test_where_the_answer_is_clear_llama_is_not_asked(machine: Machine, room: float) -> None:
+    """The usual swap, and room for all: neither when nothing is known nor when everything is."""
+    async with machine.open(machine.config("ab", room)) as pool:
+        await use(pool, "a", "b", "a", "b")
+    assert machine.oracle.asked == ""
+
+
+async def test_others_go_on_while_llama_is_asked(machine: Machine) -> None:
+    machine.oracle.may_answer.clear()
+    machine.oracle.more["a"] = 0
+    units = (UNIT + estimated(machine)) / UNIT
+    models = {"a": machine.model("a"), "b": machine.model("b"), "c": machine.model("c")}
+    async with machine.open(machine.config(models, units, swap_after_s=0.0)) as pool:
+        await use(pool, "b")
+        waiting = asyncio.create_task(use(pool, "a"))
+        await until(lambda: machine.oracle.asked == "a")
+        assert state(pool, "a") == "waiting" and ready(pool) == "b"
+        await use(pool, "b")
+        machine.oracle.may_answer.set()
+        await waiting
+        assert sorted(ready(pool)) == ["a", "b"]
+
+
+async def test_a_pool_that_closes_does_not_wait_for_answers(machine: Machine) -> None:
+    machine.oracle.may_answer.clear()
+    async with machine.open(machine.config("a", estimated(machine) / UNIT)) as pool:
+        waiting = asyncio.create_task(pool.lease("a"))
+        await until(lambda: machine.oracle.asked == "a")
+        closing = asyncio.create_task(pool.close())
+        with pytest.raises(Unavailable, match="stopping"):
+            await waiting
+        await closing
 
 
 async def test_preloads_take_no_room_from_each_other(machine: Machine) -> None:

@@ -43,6 +43,8 @@ class ModelState(Sent):
     quant: str
     memory: Memory | None
     """What is set aside for it while it is loaded."""
+    lent: dict[str, int]
+    """Bytes of it that lie with RPC servers, by host:port."""
     resident: int | None
     """Bytes of RAM that its process has now, pages of its file among them."""
     n_slots: int | None
@@ -158,6 +160,7 @@ def _state(resident: Resident) -> ModelState:
         aliases=entry.config.aliases,
         quant=entry.quant,
         memory=None if resident.claim is None else _memory(resident.claim.need),
+        lent={} if resident.claim is None else dict(resident.claim.lent),
         resident=None if resident.pid is None else resident_bytes(resident.pid),
         n_slots=None if worker is None else worker.info.n_slots,
         n_running=0 if worker is None else worker.n_running,

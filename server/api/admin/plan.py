@@ -12,8 +12,7 @@ from server.api.body import Body, json_body
 from server.api.deps import AppServices
 from server.api.openapi import Sent
 from server.engine_config import KVQuant
-from server.need import Need
-from server.pool.plan import Fit, Order, Place, figures, plan
+from server.pool.plan import Fit, Order, Place, figures, plan, room
 
 router = APIRouter(prefix="/admin")
 
@@ -28,7 +27,10 @@ class PlanRequest(Body):
     slots: int | None = Field(default=None, ge=1, le=256, description="requests at a time")
     kv_quant: KVQuant | None = Field(default=None, description="type of keys and values")
     gpu_free: tuple[Annotated[ByteSize, Field(ge=0)], ...] | None = Field(
-        default=None, max_length=64, description="free bytes of each GPU; null: those of this one"
+        default=None,
+        max_length=64,
+        description="free bytes of each GPU; null: those of this machine, or of the model's "
+        "RPC servers",
     )
     ram_free: Annotated[ByteSize, Field(ge=0)] | None = Field(
         default=None, description="free bytes of RAM; null: those of this machine"
@@ -57,6 +59,14 @@ class PlannedAuto(PlannedWay):
     fits: bool
 
 
+class PlannedDevice(Sent):
+    """What one of the `gpus` is."""
+
+    name: str
+    server: str | None
+    """The RPC server that lends it; null: it is in this machine."""
+
+
 class PlannedQuant(Sent):
     """A quant of the same family, and where it fits."""
 
@@ -73,6 +83,8 @@ class PlanAnswer(Sent):
     n_layer: int
     n_ctx: int
     n_slots: int
+    devices: list[PlannedDevice]
+    """One for each of `gpus`, in their order."""
     free: Memory
     rows: list[PlannedRow]
     auto: PlannedAuto
@@ -86,15 +98,14 @@ async def plan_model(
     services: AppServices, body: Annotated[PlanRequest, Depends(json_body(PlanRequest))]
 ) -> JSONResponse:
     """The figures of `corral plan`, in bytes."""
-    return JSONResponse(await asyncio.to_thread(_figures, services, body))
-
-
-def _figures(services: AppServices, body: PlanRequest) -> object:
-    from server.pool import machine
-
-    ram, gpus = body.ram_free, body.gpu_free
-    if ram is None or gpus is None:
-        found = machine.free()
-        ram, gpus = found.ram if ram is None else ram, found.gpus if gpus is None else gpus
+    catalog = services.pool.catalog
+    id = catalog.resolve(body.model)
+    known = services.pool.devices(id) if body.gpu_free is None else None
+    gpus = body.gpu_free if known is None else [device.free for device in known.all]
+    free, devices = await room(catalog.models[id].engine, body.ram_free, gpus)
     order = Order(body.ctx, body.slots, body.kv_quant)
-    return figures(plan(services.pool.catalog, body.model, order, Need(ram, tuple(gpus))))
+
+    def planned() -> object:
+        return figures(plan(catalog, id, order, free, devices or known))
+
+    return JSONResponse(await asyncio.to_thread(planned))

@@ -11,14 +11,16 @@ Deliberate oddities:
 
 from server.engine.llama.backend import Log, backend_init
 from server.engine.llama.context import Context, Logits, NoRoom, State
-from server.engine.llama.devices import Device, Devices, gpu_memory, lend
+from server.engine.llama.devices import Device, Devices, gpu_memory, gpus, lend
 from server.engine.llama.embedding import EmbeddingContext, Vectors
 from server.engine.llama.model import Model
+from server.engine.llama.rpc import LIBRARY as RPC
 from server.engine.llama.samplers import CANDIDATE, Chain
 from server.engine.llama.vocabulary import RawVocabulary
 
 __all__ = [
     "CANDIDATE",
+    "RPC",
     "Chain",
     "Context",
     "Device",
@@ -33,5 +35,6 @@ __all__ = [
     "Vectors",
     "backend_init",
     "gpu_memory",
+    "gpus",
     "lend",
 ]

@@ -104,9 +104,14 @@ def _list(devices: list[Device]) -> str:
     return "there are " + ", ".join(f"{d.name} ({d.description})" for d in devices)
 
 
+def gpus(found: Iterable[Device]) -> list[Device]:
+    """Of these devices the GPUs of this machine that llama.cpp would use."""
+    return choose((), [device for device in found if device.library != rpc.LIBRARY])
+
+
 def gpu_memory() -> list[int]:
     """Free bytes of each GPU that llama.cpp would use; empty without one."""
-    return [device.free for device in choose((), all_devices())]
+    return [device.free for device in gpus(all_devices())]
 
 
 class Devices:

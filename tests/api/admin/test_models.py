@@ -16,7 +16,7 @@ BUDGET = ByteSize(3 * 2**30)
 
 STATES = {
     "id", "state", "pinned", "progress", "error", "fault", "path", "aliases", "quant", "memory",
-    "resident", "n_slots", "n_running", "n_waiting", "n_queued", "idle_s",
+    "lent", "resident", "n_slots", "n_running", "n_waiting", "n_queued", "idle_s",
 }  # fmt: skip
 
 
@@ -33,6 +33,7 @@ async def test_what_is_told_of_each_model(tmp_path: Path) -> None:
         assert (a["state"], a["pinned"], a["aliases"]) == ("unloaded", False, ["first"])
         assert a["path"] == str(tmp_path / "a.gguf")
         assert "No such file" in a["fault"]
+        assert a["lent"] == {}
         unknown = ("progress", "error", "memory", "resident", "n_slots", "idle_s")
         assert [a[name] for name in unknown] == [None] * len(unknown)
 
