@@ -15,6 +15,7 @@ from server.commands.console import err
 from server.commands.failure import CommandError
 from server.commands.page import say
 from server.config import Config, ConfigError, EngineConfig, ModelConfig
+from server.errors import ModelNotFound
 from server.ipc import Finished, GenerateRequest, ModelInfo
 from server.pool.catalog import read_catalog
 from server.pool.events import Listener, StateChanged
@@ -165,7 +166,12 @@ def only(config: Config, model: str, wishes: Wishes) -> tuple[Config, str]:
         id, found = path.stem, _of_file(config, path)
     else:
         catalog = read_catalog(config)
-        id = catalog.resolve(model)
+        try:
+            id = catalog.resolve(model)
+        except ModelNotFound as error:
+            if path.suffix != ".gguf":
+                raise
+            raise ModelNotFound(f"there is no file {path}, and {error.message}") from None
         found = catalog.models[id]
     engine: dict[str, object] = {**wishes.engine, "n_slots": 1}
     if engine.get("n_ctx") == 0:

@@ -87,7 +87,7 @@ def test_a_terminal_sees_the_load_and_ctrl_c_ends_it(model_path: Path, tmp_path:
     ("args", "code", "message"),
     [
         (("run", "nobody", "-p", "x"), 1, "the model 'nobody' does not exist"),
-        (("run", "gone.gguf", "-p", "x"), 1, "'gone.gguf' does not exist"),
+        (("run", "gone.gguf", "-p", "x"), 1, "there is no file gone.gguf, and the model"),
         (("run", "MODEL", "-p", "x", "-n", "0"), 2, "-n 0: at least 1"),
         (("run", "MODEL", "-p", "x", "-ngl", "-1"), 2, "-ngl -1: "),
         (("run", "MODEL", "-p", "x", "-ngl", "many"), 2, "-ngl many: "),
@@ -101,7 +101,7 @@ def test_a_terminal_sees_the_load_and_ctrl_c_ends_it(model_path: Path, tmp_path:
         (("run", "MODEL"), 2, "the prompt is empty"),
         (("run", "-p", "x"), 2, "one model"),
         (("run", "MODEL", "-m", "MODEL", "-p", "x"), 2, "one model"),
-        (("run", "-m", "gone.gguf", "-p", "x"), 1, "'gone.gguf' does not exist"),
+        (("run", "-m", "gone.gguf", "-p", "x"), 1, "there is no file gone.gguf, and the model"),
         (("run", "-m", "MODEL", "-p", "x", "-b", "0"), 2, "-b 0: "),
         (("run", "-m", "MODEL", "-p", "x", "--repeat_last_n", "-2"), 2, "--repeat-last-n -2: "),
         (("run", "-m", "MODEL", "-p", "x", "--in-prefix", "y"), 2, "--in-prefix"),
