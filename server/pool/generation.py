@@ -12,7 +12,8 @@ from server.ipc import Accepted, Answer, Delta, Echo, Event, Failed, Finished
 class Generation:
     """One answer as it arrives. Owned by the response; `close` cancels what has not ended.
 
-    The worker feeds it with `push`, always on the event loop's thread, so there are no locks.
+    The worker feeds it with `push`, always on the event loop's thread, so there are no locks, and
+    one task reads.
     Deltas that nobody has read yet are merged: a slow reader gets larger chunks, not a longer
     queue.
     """
@@ -20,7 +21,8 @@ class Generation:
     def __init__(self, cancel: Callable[[], None]):
         self._cancel = cancel
         self._events: deque[Event] = deque()
-        self._arrived = asyncio.Event()
+        self._arrived: asyncio.Future[None] | None = None
+        """What the reader waits for. An asyncio.Event, for any number of readers, costs more."""
         self._ended = False
 
     def push(self, event: Event) -> None:
@@ -37,7 +39,8 @@ class Generation:
                 self._events.pop()
         self._ended = self._ended or isinstance(event, Finished | Failed)
         self._events.append(event)
-        self._arrived.set()
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
 
     def fail(self, error: CorralError) -> None:
         """End with `error`, unless it has ended already."""
@@ -80,7 +83,7 @@ class Generation:
                     assert_never(event)
 
     async def _next(self) -> Event:
-        while not self._events:
-            self._arrived.clear()
-            await self._arrived.wait()
+        if not self._events:
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
         return self._events.popleft()

@@ -32,6 +32,7 @@ from server.ipc import (
     UseThreads,
 )
 from server.pool.generation import Generation
+from server.pool.inbox import Inbox
 from server.pool.process import Process, crashed_itself, ended_how
 from server.pool.spare import Spare
 from server.pool.suspects import Suspects
@@ -111,8 +112,9 @@ class Worker:
             raise ModelLoadError(
                 f"model {self.model}: no worker can be started: {error}"
             ) from error
+        self._inbox = Inbox(self._pipe.fileno())
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
-        # uvloop has made it non-blocking, but a large message comes, and goes, in parts.
+        # uvloop has made it non-blocking, but a large message goes in parts.
         os.set_blocking(self._pipe.fileno(), True)
         self._send(Load(self.model, str(self.config.path), self.config.engine, self._log_level))
         try:
@@ -212,14 +214,18 @@ class Worker:
             log.debug("%s: worker has gone before %s", self.model, type(command).__name__)
 
     def _read(self) -> None:
-        """One message is there, or the end of the pipe."""
+        """Messages are there, or parts of one, or the end of the pipe."""
         try:
-            message: Message | Imported = pickle.loads(self._pipe.recv_bytes())
+            messages = self._inbox.read()
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
             self._pipe.close()
             self._reaper = asyncio.create_task(self._reap())
             return
+        for message in messages:
+            self._take(pickle.loads(message))
+
+    def _take(self, message: Message | Imported) -> None:
         match message:
             case Step():
                 self._dispatch(message)
