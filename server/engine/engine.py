@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Protocol
 
@@ -126,7 +126,7 @@ class Engine:
             yield from _fill(spans, n_batch)
             return
         for n, alike in groupby(sorted(spans, key=_length), key=_length):
-            yield from _fill(alike, min(max(n, self._n_ubatch), n_batch))
+            yield from _fill(list(alike), min(max(n, self._n_ubatch), n_batch))
 
     def _run(self, spans: list[Span]) -> None:
         """Forward the spans, sample where a sequence's end is reached, send what comes of it."""
@@ -299,8 +299,11 @@ def _length(span: Span) -> int:
     return span.n
 
 
-def _fill(spans: Iterable[Span], capacity: int) -> Iterator[list[Span]]:
+def _fill(spans: list[Span], capacity: int) -> Iterator[list[Span]]:
     """Spans in groups of at most `capacity` tokens; a longer span is cut to its first part."""
+    if spans and sum(span.n for span in spans) <= capacity:
+        yield spans
+        return
     group: list[Span] = []
     room = capacity
     for span in spans:

@@ -7,7 +7,6 @@ thread-safe); the main one runs engine and embedder and alone writes the pipe.
 import gc
 import logging
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -44,6 +43,7 @@ from server.ipc import (
     Shutdown,
     Step,
     UseThreads,
+    pack,
 )
 from server.layout import Layout
 
@@ -273,9 +273,8 @@ class _Outbox:
             scheduler = self.engine.scheduler
             n_running, n_waiting = len(scheduler.running), len(scheduler.waiting)
         step = Step(tuple(events), n_running, n_waiting)
-        # `send` would make a pickler of its own kind for each message.
         try:
-            self._pipe.send_bytes(pickle.dumps(step, pickle.HIGHEST_PROTOCOL))
+            self._pipe.send_bytes(pack(step))
         except BrokenPipeError:
             # The server is gone, and this thread is the first to see it.
             os._exit(0)

@@ -2,7 +2,7 @@
 
 from bisect import insort
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.engine.kv import KVCells, Match
 from server.engine.llama import NoRoom
@@ -15,8 +15,7 @@ MAX_ROWS = 64
 """Logits of one prompt in a step: each row is a whole vocabulary wide."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """One sequence's part of a batch: its next `n` pending tokens."""
 
     sequence: Sequence

@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import os
-import pickle
 from collections.abc import Callable
-from typing import TypeVar, assert_never
+from typing import TypeVar, assert_never, cast
 
 from server.config import ModelConfig
 from server.copying import Imported
@@ -30,6 +29,7 @@ from server.ipc import (
     Step,
     Submit,
     UseThreads,
+    unpack,
 )
 from server.pool.generation import Generation
 from server.pool.inbox import Inbox
@@ -223,7 +223,7 @@ class Worker:
             self._reaper = asyncio.create_task(self._reap())
             return
         for message in messages:
-            self._take(pickle.loads(message))
+            self._take(cast("Message | Imported", unpack(message)))
 
     def _take(self, message: Message | Imported) -> None:
         match message:

@@ -48,6 +48,7 @@ from server.ipc import (
     Text,
     Tokenize,
     Tokenized,
+    unpack,
 )
 from server.sampling import SamplingParams
 from tests import bert
@@ -76,7 +77,7 @@ class Process:
 
     def message(self) -> object:
         assert self.pipe.poll(WAIT_S), "the worker says nothing"
-        return self.pipe.recv()
+        return unpack(self.pipe.recv_bytes())
 
     def loaded(self) -> tuple[list[float], ModelInfo | LoadFailed]:
         """Progress, and how the load ended."""

@@ -74,6 +74,9 @@ class Context(Owned):
         self.n_ctx: int = min(n_ctx, C.llama_n_ctx_seq(self.pointer))
         self.n_cells: int = C.llama_n_ctx(self.pointer)
         self._binding = Binding()
+        self._logits_at = (0, 0)
+        """Where `_logits` look, and their number of rows."""
+        self._logits: Logits
 
     def forward(self, batch: Batch) -> None:
         """Compute the batch. Raises NoRoom, with nothing changed, or EngineError."""
@@ -90,7 +93,12 @@ class Context(Owned):
 
     def logits(self, n_rows: int) -> Logits:
         """The last forward's logits, [n_rows, n_vocab]; a view that the next forward overwrites."""
-        return rows_at(C.llama_get_logits(self.pointer), n_rows, self.n_vocab)
+        address = address_of(C.llama_get_logits(self.pointer))
+        # The same as in the step before, nearly always; making a view takes a while.
+        if (address, n_rows) != self._logits_at:
+            self._logits_at = address, n_rows
+            self._logits = rows_at(address, n_rows, self.n_vocab)
+        return self._logits
 
     def cells_of(self, slot: int) -> int:
         """Tokens that a slot holds."""
@@ -156,10 +164,15 @@ def common_params(config: EngineConfig) -> Any:
     return params
 
 
-def rows_at(pointer: Any, n_rows: int, n_columns: int) -> NDArray[np.float32]:
-    """A view of what llama.cpp computed, [n_rows, n_columns]."""
+def address_of(pointer: Any) -> int:
+    """Where llama.cpp has put what it computed."""
     address = ctypes.cast(pointer, ctypes.c_void_p).value
     assert address, "the last forward was not asked for this"
+    return address
+
+
+def rows_at(address: int, n_rows: int, n_columns: int) -> NDArray[np.float32]:
+    """A view of what is there, [n_rows, n_columns]."""
     raw: Any = (ctypes.c_float * (n_rows * n_columns)).from_address(address)
     return np.frombuffer(raw, np.float32).reshape(n_rows, n_columns)
 

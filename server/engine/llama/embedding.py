@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from server.engine.batch import Batch
 from server.engine.llama.backend import C, Owned
-from server.engine.llama.context import Binding, common_params, rows_at
+from server.engine.llama.context import Binding, address_of, common_params, rows_at
 from server.engine.llama.model import Model
 from server.engine_config import EngineConfig
 from server.errors import EngineError
@@ -81,7 +81,7 @@ class EmbeddingContext(Owned):
 
     def rows(self, n_rows: int) -> Vectors:
         """The last forward's vectors, [n_rows, n_embd]; a view that the next one overwrites."""
-        return rows_at(C.llama_get_embeddings(self.pointer), n_rows, self._n_embd)
+        return rows_at(address_of(C.llama_get_embeddings(self.pointer)), n_rows, self._n_embd)
 
     def scores(self, slot: int) -> list[float]:
         """What the ranking head gave a slot of the last forward."""
