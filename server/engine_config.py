@@ -79,6 +79,12 @@ class EngineConfig(Frozen):
         ge=1,
         description="how long prompts may hold up running streams per step, in milliseconds",
     )
+    stream_ms: int = Field(
+        default=25,
+        ge=0,
+        description="tokens of a stream that come within so many milliseconds are sent together; "
+        "0: each by itself",
+    )
     n_threads: int | None = Field(default=None, ge=1, description="CPU threads; null: one per core")
     kv_quant: KVQuant = Field(
         default="f16",

@@ -38,7 +38,8 @@ class Context(Cells, Protocol):
 class Engine:
     """Runs sequences over one context. Used by one thread.
 
-    `emit` takes the events of a forward, as soon as they are there.
+    `emit` takes the events of a forward, as soon as they are there. `flush` is called before
+    something that takes longer than one.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Engine:
         n_ubatch: int,
         one_by_one: bool,
         emit: Callable[[list[Event]], None],
+        flush: Callable[[], None] = lambda: None,
     ):
         self._context = context
         self._vocabulary = vocabulary
@@ -60,6 +62,7 @@ class Engine:
         self._one_by_one = one_by_one
         """Prompts of different lengths in one batch would be cut into many small ones."""
         self._emit = emit
+        self._flush = flush
         self._batch = Batch(context.n_batch)
         self._prefill_rate = 0.0
         """Prompt tokens per second, a moving mean; 0 before the first."""
@@ -91,6 +94,8 @@ class Engine:
         for spans in _fill(decoding, self._context.n_batch):
             self._run(spans)
         prefilling = self.scheduler.prefilling(self._budget(len(decoding)))
+        if prefilling:
+            self._flush()
         started = time.monotonic()
         for spans in self._groups(prefilling):
             self._run(spans)

@@ -24,6 +24,7 @@ from server.engine.engine import Engine
 from server.engine.job import Job, Limits
 from server.engine.kv import KVCells
 from server.engine.opening import Progress, describe, open_model, plan, probe, warm_up
+from server.engine.outbox import Outbox
 from server.engine.preparation import Commands, Inbox, Preparation
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
@@ -33,7 +34,6 @@ from server.ipc import (
     Answer,
     Cancel,
     Command,
-    Event,
     Failed,
     Load,
     LoadFailed,
@@ -41,9 +41,7 @@ from server.ipc import (
     ModelInfo,
     Ready,
     Shutdown,
-    Step,
     UseThreads,
-    pack,
 )
 from server.layout import Layout
 
@@ -86,7 +84,7 @@ class Loaded:
     """None, as its engine, if the model does not generate."""
     engine: Engine | None
     embedder: Embedder
-    outbox: "_Outbox"
+    outbox: Outbox
     vocabulary: Vocabulary
     info: ModelInfo
     limits: Limits
@@ -101,6 +99,8 @@ class Loaded:
         busy = self.engine is not None and not self.engine.idle
         if self.engine is not None and busy:
             self.engine.step()
+        if not self.embedder.idle:
+            self.outbox.flush()
         self.embedder.step(busy)
 
     def cancel(self, id: int) -> None:
@@ -130,9 +130,9 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
     looking = threading.Thread(target=vocabulary.look_through, daemon=True)
     looking.start()
     stack.callback(looking.join)  # whatever fails, the model outlives it
-    outbox = _Outbox(pipe)
+    outbox = Outbox(_sender(pipe), load.engine.stream_ms)
     config, layout = plan(load.engine, model)
-    context = None
+    context = engine = None
     if model.generates:
         context = stack.enter_context(llama.Context(model, config, layout.n_ctx, layout.n_cells))
     pipe.send(Loading(1.0))
@@ -140,7 +140,8 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
         probe(model, load.engine)
         log.info("%s, embeds up to %d tokens", model.description, layout.n_ctx)
     else:
-        outbox.engine = _engine(context, vocabulary, config, layout, outbox)
+        engine = _engine(context, vocabulary, config, layout, outbox)
+        outbox.queues = engine.scheduler
         log.info(
             "%s, %d slots of %d tokens, %s cells (%s)",
             model.description, context.n_slots, context.n_ctx, layout.name, layout.reason,
@@ -158,7 +159,7 @@ def load_engine(pipe: Connection, load: Load, stack: ExitStack) -> Loaded:
     looking.join()
     return Loaded(
         context,
-        outbox.engine,
+        engine,
         stack.enter_context(embedder),
         outbox,
         vocabulary,
@@ -172,7 +173,7 @@ def _engine(
     vocabulary: Vocabulary,
     config: EngineConfig,
     layout: Layout,
-    outbox: "_Outbox",
+    outbox: Outbox,
 ) -> Engine:
     can_trim = warm_up(context)
     return Engine(
@@ -183,6 +184,7 @@ def _engine(
         n_ubatch=config.n_ubatch,
         one_by_one=layout.name == "split",
         emit=outbox.put,
+        flush=outbox.flush,
     )
 
 
@@ -259,22 +261,13 @@ def _or_die(target: Callable[..., None]) -> Callable[..., None]:
     return run_or_die
 
 
-class _Outbox:
-    """Events on their way to the server, one message for each forward."""
+def _sender(pipe: Connection) -> Callable[[bytes], None]:
+    """Sends packed steps; ends the process if the server has gone, as this thread sees it first."""
 
-    engine: Engine | None = None
-
-    def __init__(self, pipe: Connection):
-        self._pipe = pipe
-
-    def put(self, events: list[Event]) -> None:
-        n_running = n_waiting = 0
-        if self.engine is not None:
-            scheduler = self.engine.scheduler
-            n_running, n_waiting = len(scheduler.running), len(scheduler.waiting)
-        step = Step(tuple(events), n_running, n_waiting)
+    def send(packed: bytes) -> None:
         try:
-            self._pipe.send_bytes(pack(step))
+            pipe.send_bytes(packed)
         except BrokenPipeError:
-            # The server is gone, and this thread is the first to see it.
             os._exit(0)
+
+    return send
