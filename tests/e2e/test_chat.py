@@ -45,8 +45,8 @@ def test_a_stream_says_what_the_whole_answer_says(sdk: OpenAI, http: httpx.Clien
     assert fold.reason == whole.choices[0].finish_reason
     assert fold.usage == whole.usage
     assert fold.counted.completion_tokens > 8
-    # A chunk for each token or nearly so, not one for all of them.
-    assert fold.chunks > fold.counted.completion_tokens / 2
+    # Several tokens may come together, but not all of them.
+    assert fold.chunks > 3
 
 
 def test_no_usage_unless_asked_for(http: httpx.Client) -> None:

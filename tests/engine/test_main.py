@@ -390,6 +390,27 @@ def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
         assert process.end() == 0
 
 
+@pytest.mark.parametrize(("stream_ms", "n_deltas"), [(0, 11), (60_000, 1)])
+def test_tokens_go_together_where_they_come_quickly(
+    model_path: Path, stream_ms: int, n_deltas: int
+) -> None:
+    engine = SMALL.model_copy(update={"stream_ms": stream_ms})
+    with started(model_path, engine) as process:
+        process.loaded()
+        process.submit(0, Text("One, two, three,"), max_tokens=12)
+        messages: list[Step] = []
+        while not messages or not isinstance(messages[-1].events[-1], Finished):
+            message = process.message()
+            assert isinstance(message, Step)
+            messages.append(message)
+        events = [event for message in messages for event in message.events]
+        assert sum(isinstance(event, Delta) for event in events) == 11
+        with_text = [m for m in messages if any(isinstance(e, Delta) for e in m.events)]
+        # The last message has what waited, if anything did, and the end.
+        assert len(with_text) == n_deltas + (stream_ms > 0)
+        assert len(messages) == n_deltas + 2
+
+
 def test_it_sends_nothing_while_idle(model_path: Path) -> None:
     """The check of slots and cells in between neither speaks nor kills."""
     with started(model_path) as process:
