@@ -75,7 +75,7 @@ class EngineConfig(Frozen):
     n_batch: int = Field(default=2048, ge=1, description="most tokens in one forward")
     n_ubatch: int = Field(default=512, ge=1, description="tokens that llama.cpp computes at once")
     prefill_ms: int = Field(
-        default=160,
+        default=140,
         ge=1,
         description="how long prompts may hold up running streams per step, in milliseconds",
     )
