@@ -31,6 +31,7 @@ class Spare:
         self._command = command
         self._ahead: Started | None = None
         self._has_imported = False
+        self._gives_copies = True
 
     def prepare(self) -> None:
         """Have one ready for the next `take`. A failure shows when it is needed."""
@@ -48,13 +49,15 @@ class Spare:
         if process.poll() is not None:
             pipe.close()
             return start_process(self._command)
-        if not (self.stays and self._can_be_copied(pipe)):
+        if not (self.stays and self._gives_copies and self._can_be_copied(pipe)):
             return ahead
         self._ahead = ahead
         try:
             return _copy(process.pid, pipe)
         except (OSError, EOFError) as error:
             log.warning("the process that was prepared gives no copies: %s", error)
+            # Not tried again: what a system refuses once it refuses always.
+            self._gives_copies = False
             self.close()
             return start_process(self._command)
 

@@ -146,6 +146,11 @@ def test_a_copy_that_is_nobodys_child_is_not_taken(
     # As on a system that does not give us the orphans.
     monkeypatch.setattr(spares, "adopt_orphans", lambda: None)
     adopt_orphans(False)
-    taken = copied.take()
+    end(copied.take())
     assert "gives no copies: [Errno 10]" in caplog.text
+    # It is not tried again.
+    copied.prepare()
+    (ahead,) = psutil.Process().children()
+    taken = copied.take()
+    assert taken[0].pid == ahead.pid
     end(taken)
