@@ -137,9 +137,10 @@ def _most_cells(
     most = config.n_slots * n_ctx
     if config.kv_budget is not None:
         most = max(n_ctx, min(most, config.kv_budget // per_cell))
-    counts = [*range(n_ctx, most, sizes.PAD), most]
-    n_fitting = bisect_left(counts, True, key=lambda n: not make(n).need.within(room))
-    return make(counts[n_fitting - 1]) if n_fitting else way
+    # The last is `most`, or more. Not a list: contexts of billions have been asked for.
+    counts = range(n_ctx, most + sizes.PAD, sizes.PAD)
+    n_fitting = bisect_left(counts, True, key=lambda n: not make(min(n, most)).need.within(room))
+    return make(min(counts[n_fitting - 1], most)) if n_fitting else way
 
 
 def settle(config: EngineConfig, placement: Placement) -> EngineConfig:

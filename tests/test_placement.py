@@ -1,5 +1,6 @@
 """Which placement is chosen: by a table of machines, and what holds for all of them."""
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -80,6 +81,16 @@ def test_a_model_without_cells() -> None:
     bare = replace(DENSE, layers=tuple(layer._replace(k=0, v=0) for layer in DENSE.layers))
     assert chosen(bare, machine(80))[0] == 33
     assert chosen(bare, machine())[0] == 0
+
+
+def test_any_context_can_be_planned() -> None:
+    tracemalloc.start()
+    config = EngineConfig(n_ctx=2**31 - 1, n_slots=256)
+    placement = choose(MIXTRAL, config, machine(80))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not placement.need.within(machine(80))
+    assert peak < 2**20
 
 
 def test_where_nothing_fits_the_need_says_so() -> None:
