@@ -13,7 +13,7 @@ from server.engine.scheduler import Scheduler, Span
 from server.engine.scores import score
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
-from server.errors import CorralError, EngineError
+from server.errors import CorralError, EngineError, InvalidRequest
 from server.ipc import Accepted, Delta, Echo, Event, Failed, Finished, FinishReason
 
 log = logging.getLogger(__name__)
@@ -227,8 +227,8 @@ class Engine:
         for sequence, row in zip(sequences, logits, strict=True):
             try:
                 yield self._advance(sequence, self._sample_one(sequence, row))
-            except EngineError as error:
-                # Its grammar is too complex after all.
+            except InvalidRequest as error:
+                # Its grammar is too complex after all, or cannot be written with these tokens.
                 self.scheduler.remove(sequence, keep=False)
                 yield [Failed(sequence.id, error)]
 

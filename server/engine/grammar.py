@@ -24,7 +24,7 @@ from server.engine.llama import Logits
 from server.engine.schema_keywords import Node, Unenforceable
 from server.engine.schema_search import find_fault
 from server.engine.vocabulary import Vocabulary
-from server.errors import EngineError, InvalidRequest
+from server.errors import InvalidRequest
 from server.ipc import Grammar
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,9 @@ N_KEPT = 64
 LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 """Of one grammar's automata: forced text, which one state each byte, costs 1.5 us a byte."""
 
+NOTHING = "nothing matches it that the model has tokens for"
+"""A reason: no token may come next."""
+
 MAX_REASON = 500
 """Characters of llguidance's reasons, which may quote a whole grammar."""
 
@@ -66,8 +69,10 @@ Compiled = tuple[LLMatcher, list[int]]
 class Constraint:
     """Where one answer stands in its grammar. Used by one thread at a time."""
 
-    def __init__(self, matcher: LLMatcher, n_vocab: int, forced: list[int]):
+    def __init__(self, matcher: LLMatcher, n_vocab: int, forced: list[int], param: str):
+        """`param`: the request's field that errors are reported for."""
         self._matcher = matcher
+        self._param = param
         self._n_vocab = n_vocab
         self._bits = np.zeros((n_vocab + 31) // 32, np.int32)
         self.forced = forced
@@ -83,7 +88,7 @@ class Constraint:
         return self._matcher.validate_tokens([token]) == 1
 
     def mask(self, logits: Logits) -> None:
-        """Set the logits, [n_vocab], of what may not come next to -inf. Raises EngineError."""
+        """Set the logits, [n_vocab], of what may not come next to -inf. Raises InvalidRequest."""
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         self._check()
         allowed = np.unpackbits(self._bits.view(np.uint8), count=self._n_vocab, bitorder="little")
@@ -92,7 +97,7 @@ class Constraint:
     def advance(self, token: int) -> list[int]:
         """Take the token that was chosen; returns those that must follow, taken too.
 
-        Raises EngineError where the grammar turns out to be too complex.
+        Raises InvalidRequest where the grammar turns out to be too complex.
         """
         self._matcher.consume_token(token)
         self._check()
@@ -100,9 +105,19 @@ class Constraint:
         self._check()
         return forced
 
+    def dead_end(self) -> InvalidRequest:
+        """What to raise where no token may come next, not even an end."""
+        return self._fault("the model has no token for what must come next")
+
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise EngineError(f"the grammar cannot be followed further: {_error(self._matcher)}")
+            reason = _error(self._matcher)
+            if reason == NOTHING:
+                raise self.dead_end()
+            raise self._fault(f"the grammar cannot be followed further: {reason}")
+
+    def _fault(self, text: str) -> InvalidRequest:
+        return InvalidRequest(f"{self._param}: {text}", self._param)
 
 
 class Grammars:
@@ -124,7 +139,9 @@ class Grammars:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             matcher, forced = self._kept[key]
-            return Constraint(matcher.deep_copy(), self._vocabulary.n_tokens, list(forced))
+            return Constraint(
+                matcher.deep_copy(), self._vocabulary.n_tokens, list(forced), grammar.param
+            )
 
     def _compiled(self, grammar: Grammar) -> Compiled:
         if len(grammar.source) > MAX_SOURCE:
@@ -209,7 +226,10 @@ class _Adapter:
         self.greedy: Callable[[str], list[int]] | None = None
 
     def __call__(self, data: bytes) -> list[int]:
-        """The model's own tokens for forced text: others would lead it astray."""
+        """The model's own tokens for forced text: others would lead it astray.
+
+        Some vocabularies lack bytes. Then those of what comes before: no text may come after it.
+        """
         text = data.decode()
         tokens = self._tokenize(text)
         if self._spell(tokens) == data:
@@ -219,7 +239,17 @@ class _Adapter:
         for n in range(1, 4):
             if self._spell(marked[n:]) == data:
                 return marked[n:]
-        return self.greedy(text) if self.greedy else tokens
+        return self._sound(self.greedy(text) if self.greedy else tokens, data)
+
+    def _sound(self, tokens: list[int], data: bytes) -> list[int]:
+        """The tokens as far as they spell the data."""
+        n_sound = n_spelled = 0
+        for token in tokens:
+            piece = self._spell([token])
+            if not piece or not data.startswith(piece, n_spelled):
+                break
+            n_sound, n_spelled = n_sound + 1, n_spelled + len(piece)
+        return tokens[:n_sound]
 
     def _tokenize(self, text: str) -> list[int]:
         return self._raw.tokenize(text, add_special=False, parse_special=False).tolist()
@@ -281,5 +311,5 @@ def _error(matcher: LLMatcher) -> str:
     """llguidance's reason, without the states that it tells of."""
     reason = re.split(r"\n<(?:state|grammar)>", matcher.get_error())[0].strip()
     if "NoExtensionBias" in reason:
-        return "nothing matches it"
+        return NOTHING
     return reason[:MAX_REASON]

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from server.engine.batch import Tokens
 from server.engine.llama import CANDIDATE, Chain, Logits, samplers
 from server.engine.vocabulary import Vocabulary
-from server.errors import EngineError
 from server.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ class Sampler:
         if not len(allowed):
             ends: list[int] = self._ends.tolist()
             if not any(map(constraint.allows, ends)):
-                raise EngineError("the model has no token that the grammar allows next")
+                raise constraint.dead_end()
             return next(filter(constraint.allows, ends))
         if self._chain is None:
             return int(logits.argmax())

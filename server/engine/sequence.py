@@ -129,7 +129,7 @@ class Sequence:
         return self._constraint is not None and not self.forced and self._constraint.is_complete
 
     def following(self, token: int) -> Iterator[int]:
-        """The next token and those that the grammar forces after it. Raises EngineError.
+        """The next token and those that the grammar forces after it. Raises InvalidRequest.
 
         Where scores are wanted these come one by one: each takes a row of logits.
         """

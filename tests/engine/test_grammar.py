@@ -20,7 +20,7 @@ from server.engine.llama import backend
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
 from server.engine_config import EngineConfig
-from server.errors import EngineError, InvalidRequest
+from server.errors import InvalidRequest
 from server.ipc import Delta, Event, Failed, Finished, GenerateRequest, Grammar, Text
 from server.sampling import SamplingParams
 from tests.engine.fake import GREEDY, FakeContext, FakeTokenizer
@@ -466,9 +466,9 @@ def test_forced_text_is_bounded(small: Grammars) -> None:
 
 def test_a_constraint_that_fails_says_so(small: Grammars) -> None:
     constraint = small.compile(Grammar("regex", "[AB]{5}"))
-    with pytest.raises(EngineError, match="cannot be followed"):
+    with pytest.raises(InvalidRequest, match="cannot be followed"):
         constraint.advance(ord("Z") - 32)
-    with pytest.raises(EngineError, match="cannot be followed"):
+    with pytest.raises(InvalidRequest, match="cannot be followed"):
         constraint.mask(np.zeros(64, np.float32))
 
 
@@ -623,11 +623,34 @@ def test_a_grammar_that_fails_ends_its_sequence_alone(small: Grammars) -> None:
     bench.submit(1, "[A-Z]{9}0")
     broken = bench.engine.scheduler.waiting[0]
     bench.engine.step()
-    with pytest.raises(EngineError):
+    with pytest.raises(InvalidRequest):
         next(broken.following(ord("?") - 32))
     bench.run()
     failed = [e for e in bench.events if e.id == 0][-1]
-    assert isinstance(failed, Failed) and isinstance(failed.error, EngineError)
+    assert isinstance(failed, Failed) and isinstance(failed.error, InvalidRequest)
+    assert re.fullmatch("[A-Z]{9}0", bench.answer(1)[0])
+
+
+def test_what_the_model_has_no_tokens_for_is_not_begun(small: Grammars) -> None:
+    with pytest.raises(InvalidRequest, match="nothing matches it that the model has tokens for"):
+        small.compile(Grammar("regex", "\U00048b65"))
+    bench = Tight(small)
+    bench.submit(0, "\U00048b65B|AC")
+    bench.run()
+    assert bench.answer(0)[0] == "AC"
+
+
+def test_what_cannot_be_gone_on_with_is_the_requests_fault(small: Grammars) -> None:
+    bench = Tight(small)
+    bench.submit(0, "[AB]CD\U00048b65E")
+    bench.submit(1, "[A-Z]{9}0")
+    bench.run()
+    events = [e for e in bench.events if e.id == 0]
+    assert "".join(e.text for e in events if isinstance(e, Delta)) in ("ACD", "BCD")
+    failed = events[-1]
+    assert isinstance(failed, Failed) and isinstance(failed.error, InvalidRequest)
+    assert "the model has no token for what must come next" in failed.error.message
+    assert failed.error.param == "response_format"
     assert re.fullmatch("[A-Z]{9}0", bench.answer(1)[0])
 
 
