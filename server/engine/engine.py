@@ -4,12 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from operator import attrgetter
 from typing import Protocol
 
 from server.engine.batch import Batch
 from server.engine.kv import Cells, KVCells
 from server.engine.llama import Logits, NoRoom
-from server.engine.scheduler import Scheduler, Span
+from server.engine.scheduler import Scheduler, Span, fill
 from server.engine.scores import score
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
@@ -91,7 +92,7 @@ class Engine:
         """One token for everybody who decodes, and some prompt tokens for the others."""
         self.scheduler.admit()
         decoding = self.scheduler.decoding()
-        for spans in _fill(decoding, self._context.n_batch):
+        for spans in fill(decoding, self._context.n_batch):
             self._run(spans)
         prefilling = self.scheduler.prefilling(self._budget(len(decoding)))
         if prefilling:
@@ -128,10 +129,10 @@ class Engine:
     def _groups(self, spans: list[Span]) -> Iterator[list[Span]]:
         n_batch = self._context.n_batch
         if not self._one_by_one:
-            yield from _fill(spans, n_batch)
+            yield from fill(spans, n_batch)
             return
-        for n, alike in groupby(sorted(spans, key=_length), key=_length):
-            yield from _fill(list(alike), min(max(n, self._n_ubatch), n_batch))
+        for n, alike in groupby(sorted(spans, key=attrgetter("n")), key=attrgetter("n")):
+            yield from fill(list(alike), min(max(n, self._n_ubatch), n_batch))
 
     def _run(self, spans: list[Span]) -> None:
         """Forward the spans, sample where a sequence's end is reached, send what comes of it."""
@@ -298,25 +299,3 @@ class Engine:
             scores=scores.finish(text, stopped) if scores else (),
             queued_s=sequence.queued_s,
         )
-
-
-def _length(span: Span) -> int:
-    return span.n
-
-
-def _fill(spans: list[Span], capacity: int) -> Iterator[list[Span]]:
-    """Spans in groups of at most `capacity` tokens; a longer span is cut to its first part."""
-    if spans and sum(span.n for span in spans) <= capacity:
-        yield spans
-        return
-    group: list[Span] = []
-    room = capacity
-    for span in spans:
-        if group and span.n > room:
-            yield group
-            group, room = [], capacity
-        n = min(span.n, capacity)
-        group.append(Span(span.sequence, n))
-        room -= n
-    if group:
-        yield group

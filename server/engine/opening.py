@@ -14,10 +14,10 @@ from server.engine.batch import Batch
 from server.engine.vocabulary import Vocabulary
 from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
-from server.estimate import KV_BYTES, choose_n_ctx
+from server.estimate import choose_n_ctx
 from server.gguf import read_header
 from server.ipc import Load, Loading, Message, ModelInfo
-from server.layout import Layout, choose_flash_attn, choose_layout
+from server.layout import Layout, choose_flash_attn, choose_layout, has_amx
 from server.need import MARGIN, Need
 from server.placement import choose
 
@@ -101,28 +101,16 @@ def _blame(load: Load, captured: llama.Log, devices: llama.Devices) -> ModelLoad
     return None
 
 
-def _bytes_per_cell(model: llama.Model, config: EngineConfig) -> int:
-    return model.kv_bytes_per_token(
-        KV_BYTES[config.kv_quant], KV_BYTES[config.kv_quant_v or config.kv_quant]
-    )
-
-
 def plan(config: EngineConfig, model: llama.Model) -> tuple[EngineConfig, Layout]:
     """The engine's settings with every `auto` decided."""
     on_gpu = model.n_gpu_layers > 0
-    config = choose_flash_attn(config, on_gpu, _has_amx())
+    config = choose_flash_attn(config, on_gpu, has_amx())
     n_ctx = choose_n_ctx(config, model.n_ctx_train)
     if model.has_learned_positions or not model.generates:
         # One more position would abort the process.
         n_ctx = min(n_ctx, model.n_ctx_train or n_ctx)
     free = psutil.virtual_memory().available
-    return config, choose_layout(config, n_ctx, _bytes_per_cell(model, config), free, on_gpu)
-
-
-def _has_amx() -> bool:
-    """Whether the processor multiplies matrices in tiles, as far as Linux tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "amx_tile" in cpuinfo.read_text()
+    return config, choose_layout(config, n_ctx, model.bytes_per_cell(config), free, on_gpu)
 
 
 def warm_up(context: llama.Context) -> bool:

@@ -2,6 +2,7 @@
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from server.engine.kv import KVCells, Match
@@ -30,6 +31,24 @@ class Span(NamedTuple):
     def n_rows(self) -> int:
         """Tokens at its end whose logits are wanted."""
         return self.n if self.sequence.wants_all_logits else int(self.reaches_end)
+
+
+def fill(spans: list[Span], capacity: int) -> Iterator[list[Span]]:
+    """Spans in groups of at most `capacity` tokens; a longer span is cut to its first part."""
+    if spans and sum(span.n for span in spans) <= capacity:
+        yield spans
+        return
+    group: list[Span] = []
+    room = capacity
+    for span in spans:
+        if group and span.n > room:
+            yield group
+            group, room = [], capacity
+        n = min(span.n, capacity)
+        group.append(Span(span.sequence, n))
+        room -= n
+    if group:
+        yield group
 
 
 class Scheduler:

@@ -40,9 +40,9 @@ def ram() -> int:
 
 def free() -> Need:
     """What is free now, on each GPU that llama.cpp was built for too."""
-    ram, gpus = free_ram(psutil.virtual_memory().available, CGROUP), free_gpus()
+    free_ram, gpus = ram(), free_gpus()
     # On Apple's machines the GPU has the same memory as the rest.
-    return Need(max(0, ram - sum(gpus)) if sys.platform == "darwin" else ram, gpus)
+    return Need(max(0, free_ram - sum(gpus)) if sys.platform == "darwin" else free_ram, gpus)
 
 
 def free_ram(available: int, cgroup: Path) -> int:

@@ -160,8 +160,8 @@ def test_the_model(model: Model, model_path: Path) -> None:
     assert model.description.startswith("llama ") and model.description.endswith("Q4_1")
     assert model.template is not None and "<|im_start|>" in model.template
     # 3 heads of 64 for K and as many for V.
-    assert model.kv_bytes_per_token(2.0, 2.0) == 30 * 3 * 64 * 4
-    assert model.kv_bytes_per_token(1.0, 2.0) == 30 * 3 * 64 * 3
+    assert model.bytes_per_cell(EngineConfig()) == 30 * 3 * 64 * 4
+    assert model.bytes_per_cell(EngineConfig(kv_quant="f32", kv_quant_v="f16")) == 30 * 3 * 64 * 6
 
 
 def test_progress_goes_up_to_one(model_path: Path, log: Log) -> None:
@@ -175,7 +175,7 @@ def test_sizes_only_reads_no_weights(model: Model, model_path: Path, log: Log) -
     with Model(str(model_path), SMALL, 0, log, lambda _: None, sizes_only=True) as sizes:
         assert sizes.size_bytes == model.size_bytes
         assert sizes.n_layer == model.n_layer
-        assert sizes.kv_bytes_per_token(2.0, 2.0) == model.kv_bytes_per_token(2.0, 2.0)
+        assert sizes.bytes_per_cell(EngineConfig()) == model.bytes_per_cell(EngineConfig())
     sizes.close()
     assert sizes.pointer is None
 
@@ -642,7 +642,7 @@ def test_memory_is_what_the_parts_are(model: Model, model_path: Path, log: Log) 
         assert weights == pytest.approx(model.size_bytes, abs=2**15)
         with Context(opened, SMALL, 64, None):
             ((_, more),) = opened.memory
-    assert more - weights > 4 * 64 * model.kv_bytes_per_token(2.0, 2.0)
+    assert more - weights > 4 * 64 * model.bytes_per_cell(EngineConfig())
 
 
 def test_a_sampler_that_could_not_be_made() -> None:

@@ -39,13 +39,13 @@ def test_warm_up_leaves_the_cells_empty(model: Model) -> None:
 
 def test_plan_decides_every_auto(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     class Memory:
-        available = 2 * 64 * 2 * model.kv_bytes_per_token(2.0, 2.0)
+        available = 2 * 64 * 2 * model.bytes_per_cell(EngineConfig())
 
     monkeypatch.setattr(psutil, "virtual_memory", Memory)
-    monkeypatch.setattr("server.engine.opening._has_amx", lambda: False)
+    monkeypatch.setattr("server.engine.opening.has_amx", lambda: False)
     config, layout = opening.plan(SMALL, model)
     assert (config.flash_attn, layout.name, layout.n_ctx) == ("auto", "split", 64)
-    monkeypatch.setattr("server.engine.opening._has_amx", lambda: True)
+    monkeypatch.setattr("server.engine.opening.has_amx", lambda: True)
     config, layout = opening.plan(SMALL, model)
     assert (config.flash_attn, layout.name, layout.n_ctx) == ("off", "split", 64)
     Memory.available -= 2

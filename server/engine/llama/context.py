@@ -15,7 +15,6 @@ from server.engine.llama.backend import C, Owned
 from server.engine.llama.model import Model
 from server.engine_config import EngineConfig
 from server.errors import EngineError, ModelLoadError
-from server.estimate import KV_BYTES
 from server.threads import cores
 
 Logits = NDArray[np.float32]
@@ -141,8 +140,7 @@ def _cells_in_ram(model: Model, config: EngineConfig, n_cells: int) -> int:
         or C.llama_model_is_hybrid(model.pointer)
     ):
         return 0
-    quant_v = config.kv_quant_v or config.kv_quant
-    return n_cells * model.kv_bytes_per_token(KV_BYTES[config.kv_quant], KV_BYTES[quant_v])
+    return n_cells * model.bytes_per_cell(config)
 
 
 def common_params(config: EngineConfig) -> Any:

@@ -15,6 +15,7 @@ from server.engine.llama.overrides import overrides
 from server.engine.llama.vocabulary import RawVocabulary
 from server.engine_config import EngineConfig
 from server.errors import ModelLoadError
+from server.estimate import KV_BYTES
 
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 POOLING = {"1": "mean", "2": "cls", "3": "last", "4": "rank"}
@@ -188,12 +189,13 @@ class Model(Owned):
         """How a {query} and a {document} are put together, if the GGUF says."""
         return self.template_for("rerank")
 
-    def kv_bytes_per_token(self, bytes_k: float, bytes_v: float) -> int:
-        """Bytes of one token's K and V over all layers, for the given bytes per element.
+    def bytes_per_cell(self, config: EngineConfig) -> int:
+        """K and V of one token over all layers, in the types of the settings.
 
         An upper bound: layers with a sliding window or a recurrent state need less.
         """
         n_head: int = C.llama_model_n_head(self.pointer)
         n_head_kv: int = C.llama_model_n_head_kv(self.pointer)
         width = C.llama_model_n_embd(self.pointer) // max(n_head, 1) * n_head_kv
-        return int(self.n_layer * width * (bytes_k + bytes_v))
+        bytes_v = KV_BYTES[config.kv_quant_v or config.kv_quant]
+        return int(self.n_layer * width * (KV_BYTES[config.kv_quant] + bytes_v))
