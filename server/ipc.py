@@ -10,9 +10,8 @@ Down go Commands, up go Messages. The promises:
 * Every `Ask` gets exactly one `Answer` or `Failed`. It takes no slot.
 """
 
-import pickle
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 from server.engine_config import EngineConfig
 from server.errors import CorralError
@@ -75,8 +74,7 @@ class GenerateRequest:
     """The stop string that ends the answer is a part of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """Open this GGUF. The first command of a worker's life."""
 
     model: str
@@ -85,23 +83,20 @@ class Load:
     log_level: str = "info"
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(NamedTuple):
     """Generate. `id` is unique in the worker's life."""
 
     id: int
     request: GenerateRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(NamedTuple):
     """The client of request `id` has gone."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tokenize:
+class Tokenize(NamedTuple):
     """Which tokens a text has. Control tokens in it are recognised if `parse_special`.
 
     With both flags set it is tokenized as a prompt is; only then `literal` counts, as in Text.
@@ -113,15 +108,13 @@ class Tokenize:
     literal: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Detokenize:
+class Detokenize(NamedTuple):
     """Which text these token ids are; control tokens are written out."""
 
     tokens: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Embed:
+class Embed(NamedTuple):
     """The vectors of texts, in which nothing is a control token, or of token ids."""
 
     inputs: tuple[str | tuple[int, ...], ...]
@@ -129,8 +122,7 @@ class Embed:
     """The request field that errors about the inputs are reported for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rank:
+class Rank(NamedTuple):
     """How well each document answers the query, for models trained to tell."""
 
     query: str
@@ -140,23 +132,20 @@ class Rank:
 Question = Tokenize | Detokenize | Embed | Rank
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Answer a question beside the running requests. `id` as in Submit, from the same count."""
 
     id: int
     question: Question
 
 
-@dataclass(frozen=True, slots=True)
-class UseThreads:
+class UseThreads(NamedTuple):
     """Compute with so many threads from the next step on."""
 
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shutdown:
+class Shutdown(NamedTuple):
     """End the process."""
 
 
@@ -205,29 +194,25 @@ class ModelInfo:
     """Texts of the tokens that end a generation; empty where they are not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loading:
+class Loading(NamedTuple):
     """Progress of a load, 0 to 1."""
 
     progress: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """The model has decoded its warm-up tokens and serves."""
 
     info: ModelInfo
 
 
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
+class LoadFailed(NamedTuple):
     """The model cannot be loaded; the process ends."""
 
     error: CorralError
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The request is sound and waits or runs. `n_prompt` in tokens."""
 
     id: int
@@ -246,8 +231,7 @@ class TokenScore(NamedTuple):
     """The best tokens in its place, best first: id, piece, logprob."""
 
 
-@dataclass(frozen=True, slots=True)
-class Echo:
+class Echo(NamedTuple):
     """The prompt's tokens, if asked for. Comes after Accepted and before any Delta."""
 
     id: int
@@ -263,8 +247,7 @@ class Delta(NamedTuple):
     scores: tuple[TokenScore, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """The last event of a request that went well. Counts are in tokens."""
 
     id: int
@@ -280,31 +263,27 @@ class Finished:
     """How long it waited for a slot."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tokenized:
+class Tokenized(NamedTuple):
     """The answer to Tokenize: ids, and what each adds to a text, control tokens written out."""
 
     tokens: tuple[int, ...]
     pieces: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Detokenized:
+class Detokenized(NamedTuple):
     """The answer to Detokenize."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(NamedTuple):
     """The answer to Embed: for each input a vector, L2-normalised, as little-endian float32."""
 
     vectors: tuple[bytes, ...]
     n_tokens: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """The answer to Rank: for each document a score from 0 to 1, higher is better."""
 
     scores: tuple[float, ...]
@@ -314,16 +293,14 @@ class Ranked:
 Reply = Tokenized | Detokenized | Embedded | Ranked
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer to an Ask."""
 
     id: int
     reply: Reply
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The last event of a request that did not."""
 
     id: int
@@ -339,25 +316,6 @@ class Step(NamedTuple):
     events: tuple[Event, ...]
     n_running: int
     n_waiting: int
-
-
-def pack(step: Step) -> bytes:
-    """A step as a pickle of plain tuples, with the names of types only where one is not a Delta.
-
-    It comes with every token, and takes a fifth of the time that one with all their names does.
-    """
-    events = [tuple(event) if type(event) is Delta else event for event in step.events]
-    return pickle.dumps((events, step.n_running, step.n_waiting), pickle.HIGHEST_PROTOCOL)
-
-
-def unpack(packed: bytes) -> object:
-    """What `pack` was given, or any other pickled message."""
-    message: object = pickle.loads(packed)
-    if type(message) is not tuple:
-        return message
-    events, n_running, n_waiting = cast("tuple[list[Any], int, int]", message)
-    told = tuple(Delta(*event) if type(event) is tuple else event for event in events)
-    return Step(told, n_running, n_waiting)
 
 
 Message = Loading | Ready | LoadFailed | Step

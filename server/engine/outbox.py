@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sized
 from typing import Protocol
 
-from server.ipc import Accepted, Delta, Event, Step, pack
+from server.ipc import Accepted, Delta, Event, Step
+from server.packing import pack
 
 
 class Queues(Protocol):

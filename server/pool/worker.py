@@ -29,8 +29,8 @@ from server.ipc import (
     Step,
     Submit,
     UseThreads,
-    unpack,
 )
+from server.packing import unpack
 from server.pool.generation import Generation
 from server.pool.inbox import Inbox
 from server.pool.process import Process, crashed_itself, ended_how

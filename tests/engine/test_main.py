@@ -48,8 +48,8 @@ from server.ipc import (
     Text,
     Tokenize,
     Tokenized,
-    unpack,
 )
+from server.packing import unpack
 from server.sampling import SamplingParams
 from tests import bert
 from tests.conftest import ROOT

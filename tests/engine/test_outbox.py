@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from server.engine.outbox import Outbox
 from server.errors import InvalidRequest
-from server.ipc import Accepted, Delta, Event, Failed, Finished, Step, unpack
+from server.ipc import Accepted, Delta, Event, Failed, Finished, Step
+from server.packing import unpack
 
 MS = 0.001
 

@@ -15,9 +15,8 @@ from server.ipc import (
     Loading,
     Step,
     TokenScore,
-    pack,
-    unpack,
 )
+from server.packing import pack, unpack
 
 SCORE = TokenScore(1, b"a", -0.5, ((1, b"a", -0.5), (2, b"b", -1.0)))
 
