@@ -49,7 +49,7 @@ def corral(setup: Setup, n_batch: int) -> float:
         with llama.Context(model, config, layout.n_ctx, layout.n_cells) as context:
             kv = KVCells(context, layout.name == "unified", can_trim=True, budget=0)
             vocabulary = Vocabulary(model.vocabulary)
-            engine = Engine(context, vocabulary, kv, 1000, 512, True, _ignore)
+            engine = Engine(context, vocabulary, kv, 1000, 512, 0, True, _ignore)
             return _decode(engine, vocabulary, n_batch)
 
 

@@ -17,6 +17,9 @@ from pydantic import (
     field_validator,
 )
 
+DRAFTED_ROWS = 32
+"""Logits in a forward with drafts: each row is a whole vocabulary wide, and takes its time."""
+
 KVQuant = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 
@@ -74,6 +77,13 @@ class EngineConfig(Frozen):
     )
     n_batch: int = Field(default=2048, ge=1, description="most tokens in one forward")
     n_ubatch: int = Field(default=512, ge=1, description="tokens that llama.cpp computes at once")
+    n_draft: int = Field(
+        default=15,
+        ge=0,
+        le=DRAFTED_ROWS - 1,
+        description="tokens that are guessed and checked in one forward, where a text repeats "
+        "itself or its prompt; 0: none",
+    )
     prefill_ms: int = Field(
         default=140,
         ge=1,

@@ -9,7 +9,7 @@ that are kept.
 
 from typing import NamedTuple
 
-from server.engine_config import EngineConfig
+from server.engine_config import DRAFTED_ROWS, EngineConfig
 from server.gguf import Header, Layer
 from server.layout import choose_flash_attn, has_amx
 
@@ -90,11 +90,12 @@ def estimate(
     config = choose_flash_attn(config, on_gpu=False, has_amx=has_amx())
     n_seen = padded(n_ctx if n_cells is None else n_cells)
     n_all = n_seen * n_slots if n_cells is None else n_seen
+    rows = output_buffer(header, output_rows(config, n_slots))
     return Estimate(
         worker=worker_bytes(header),
         weights=header.weights,
         cells=round(n_all * (bytes_per_cell(header, config) + CELL_BYTES)),
-        buffers=layer_buffer(header, config, n_seen) + output_buffer(header, n_slots),
+        buffers=layer_buffer(header, config, n_seen) + rows,
     )
 
 
@@ -136,6 +137,11 @@ def logits_buffer(header: Header, config: EngineConfig) -> int:
     return FLOAT * batch_size(config) * (header.n_vocab + 2 * header.n_embd)
 
 
-def output_buffer(header: Header, n_slots: int) -> int:
-    """Logits of one token for each slot, where they are computed and where they are read."""
-    return 2 * FLOAT * n_slots * header.n_vocab
+def output_rows(config: EngineConfig, n_slots: int) -> int:
+    """Tokens of one forward whose logits are read: one for each slot, more with drafts."""
+    return max(n_slots, min(DRAFTED_ROWS, n_slots * (1 + config.n_draft)))
+
+
+def output_buffer(header: Header, n_rows: int) -> int:
+    """So many rows of logits, where they are computed and where they are read."""
+    return 2 * FLOAT * n_rows * header.n_vocab

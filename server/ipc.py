@@ -261,6 +261,9 @@ class Finished(NamedTuple):
     scores: tuple[TokenScore, ...] = ()
     queued_s: float = 0.0
     """How long it waited for a slot."""
+    n_drafted: int = 0
+    """Guesses that were checked, and those of them that were right."""
+    n_accepted: int = 0
 
 
 class Tokenized(NamedTuple):

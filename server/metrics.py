@@ -48,6 +48,8 @@ class Metrics:
         self._prompt = self._counter("prompt_tokens", "Tokens of prompts")
         self._cached = self._counter("cached_tokens", "Prompt tokens that were not computed again")
         self._completion = self._counter("completion_tokens", "Generated tokens")
+        self._drafted = self._counter("drafted_tokens", "Tokens that were guessed and checked")
+        self._accepted = self._counter("accepted_tokens", "Of these, the ones that were right")
         self._first = self._histogram(
             "time_to_first_token", "From the request's arrival to its first token", FIRST_TOKEN_S
         )
@@ -64,6 +66,11 @@ class Metrics:
         self._prompt.labels(model).inc(prompt)
         self._cached.labels(model).inc(cached)
         self._completion.labels(model).inc(completion)
+
+    def count_drafts(self, model: str, drafted: int, accepted: int) -> None:
+        """The guesses for one answered request."""
+        self._drafted.labels(model).inc(drafted)
+        self._accepted.labels(model).inc(accepted)
 
     def pace(self, model: str, arrived: float) -> "Pace":
         """A clock for one choice of a request that arrived at `perf_counter()` time `arrived`."""

@@ -222,7 +222,7 @@ def _buffers(
 ) -> Need:
     layers = sizes.layer_buffer(header, config, n_seen(layout))
     mask = sizes.mask_bytes(config, n_seen(layout))
-    taken.put(None, sizes.output_buffer(header, config.n_slots))
+    taken.put(None, sizes.output_buffer(header, sizes.output_rows(config, config.n_slots)))
     used = sorted({home for home in homes if home is not None})
     some_in_ram = None in homes or (moe > 0 and header.has_experts)
     if not used or some_in_ram or not config.kv_offload:

@@ -18,6 +18,7 @@ from server.estimate import (
     layer_buffer,
     logits_buffer,
     output_buffer,
+    output_rows,
     padded,
 )
 from server.gguf import Header, Layer, read_header
@@ -80,8 +81,16 @@ def test_each_part_of_an_estimate() -> None:
     assert parts.worker == WORKER_BYTES + 32_000 * TOKEN_BYTES
     assert parts.weights == MIXTRAL.weights
     assert parts.cells == 2**30 + 8192 * CELL_BYTES
-    assert parts.buffers == layer_buffer(MIXTRAL, FLASH, 8192) + output_buffer(MIXTRAL, 1)
+    assert parts.buffers == layer_buffer(MIXTRAL, FLASH, 8192) + output_buffer(MIXTRAL, 16)
     assert parts.total == sum(parts)
+
+
+@pytest.mark.parametrize(
+    ("n_slots", "n_draft", "expected"),
+    [(1, 0, 1), (1, 15, 16), (2, 15, 32), (16, 15, 32), (16, 1, 32), (4, 1, 8), (40, 15, 40)],
+)
+def test_drafts_take_rows(n_slots: int, n_draft: int, expected: int) -> None:
+    assert output_rows(EngineConfig(n_draft=n_draft), n_slots) == expected
 
 
 def test_cells_grow_with_slots_and_context() -> None:

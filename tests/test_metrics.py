@@ -39,6 +39,14 @@ def test_tokens() -> None:
     assert value(subject, 'corral_completion_tokens_total{model="m"}') == 10
 
 
+def test_drafts() -> None:
+    subject = Metrics(lambda: {})
+    subject.count_drafts("m", drafted=9, accepted=4)
+    subject.count_drafts("m", drafted=0, accepted=0)
+    assert value(subject, 'corral_drafted_tokens_total{model="m"}') == 9
+    assert value(subject, 'corral_accepted_tokens_total{model="m"}') == 4
+
+
 def test_loads_are_asked_at_each_scrape() -> None:
     loads = {"m": (1, 2)}
     subject = Metrics(lambda: loads)

@@ -71,7 +71,7 @@ def test_what_stays_in_ram_when_everything_is_on_the_gpu() -> None:
         + GPU_WORKER_BYTES
         + MIXTRAL.input_bytes
         + 4096 * sizes.CELL_BYTES
-        + sizes.output_buffer(MIXTRAL, FLASH.n_slots)
+        + sizes.output_buffer(MIXTRAL, sizes.output_rows(FLASH, FLASH.n_slots))
         + inputs
     )
 

@@ -110,6 +110,11 @@ class Answers:
                     yield piece
         tokens = self._count([ends[index] for index in range(len(self._generations))])
         self._metrics.count_tokens(self._model, tokens.prompt, tokens.cached, tokens.completion)
+        self._metrics.count_drafts(
+            self._model,
+            sum(end.n_drafted for end in ends.values()),
+            sum(end.n_accepted for end in ends.values()),
+        )
         yield tokens
 
     def _translate(

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from itertools import groupby
+from itertools import groupby, zip_longest
 from operator import attrgetter
 from typing import Protocol
 
@@ -50,6 +50,7 @@ class Engine:
         kv: KVCells,
         prefill_ms: int,
         n_ubatch: int,
+        n_draft: int,
         one_by_one: bool,
         emit: Callable[[list[Event]], None],
         flush: Callable[[], None] = lambda: None,
@@ -60,6 +61,7 @@ class Engine:
         self.scheduler = Scheduler(kv)
         self._prefill_s = prefill_ms / 1000
         self._n_ubatch = n_ubatch
+        self._n_draft = n_draft if kv.can_trim else 0
         self._one_by_one = one_by_one
         """Prompts of different lengths in one batch would be cut into many small ones."""
         self._emit = emit
@@ -76,6 +78,8 @@ class Engine:
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
         self._emit([Accepted(sequence.id, sequence.n_prompt)])
+        if self._n_draft:
+            sequence.look_up()
         if sequence.max_tokens or sequence.wants_all_logits:
             self.scheduler.add(sequence)
         else:
@@ -91,8 +95,9 @@ class Engine:
     def step(self) -> None:
         """One token for everybody who decodes, and some prompt tokens for the others."""
         self.scheduler.admit()
-        decoding = self.scheduler.decoding()
-        for spans in fill(decoding, self._context.n_batch):
+        n_batch = self._context.n_batch
+        decoding = self.scheduler.drafted(self.scheduler.decoding(), self._n_draft, n_batch)
+        for spans in fill(decoding, n_batch):
             self._run(spans)
         prefilling = self.scheduler.prefilling(self._budget(len(decoding)))
         if prefilling:
@@ -145,13 +150,15 @@ class Engine:
             return
         logits = self._context.logits(n_rows)
         ready = [span.sequence for span in spans if span.reaches_end]
-        if n_rows > len(ready):
+        drafted = bool(spans[0].draft)
+        if n_rows > len(ready) and not drafted:
             logits = self._score_prompts(spans, logits)
         for span in spans:
             span.sequence.n_cached += span.n
         if not ready:
             return
-        self._emit([event for events in self._sample(ready, logits) for event in events])
+        told = self._verify(spans, logits) if drafted else self._sample(ready, logits)
+        self._emit([event for events in told for event in events])
 
     def _score_prompts(self, spans: list[Span], logits: Logits) -> Logits:
         """Score the prompt tokens that follow rows; returns the rows after which one samples."""
@@ -181,11 +188,15 @@ class Engine:
                 s = span.sequence
                 assert s.slot is not None
                 tokens = s.tokens[s.n_cached : s.n_cached + span.n]
+                tokens = [*tokens.tolist(), *span.draft] if span.draft else tokens
                 self._batch.add(s.slot, tokens, s.n_cached, span.n_rows)
             try:
                 self._context.forward(self._batch)
             except NoRoom as error:
-                spans = self._make_room(spans, error)
+                # Nobody has to go for the sake of a guess.
+                drafted = spans[0].draft
+                plain = [Span(span.sequence, span.n) for span in spans]
+                spans = plain if drafted else self._make_room(spans, error)
             except EngineError as error:
                 self._isolate(spans, error)
                 return []
@@ -232,6 +243,26 @@ class Engine:
                 # Its grammar is too complex after all, or cannot be written with these tokens.
                 self.scheduler.remove(sequence, keep=False)
                 yield [Failed(sequence.id, error)]
+
+    def _verify(self, spans: list[Span], logits: Logits) -> Iterator[list[Event]]:
+        """Take of each draft what is right, and the token after it.
+
+        `logits` has a row for the token before each guess, and one for the token after the last.
+        """
+        of_spans = logits.reshape(len(spans), -1, logits.shape[1])
+        for (sequence, _, draft), rows in zip(spans, of_spans, strict=True):
+            sequence.n_drafted += len(draft)
+            for row, guess in zip_longest(rows, draft):
+                token = self._sample_one(sequence, row)
+                yield self._advance(sequence, token)
+                if token != guess:
+                    break
+                sequence.n_accepted += 1
+                if sequence.slot is None:
+                    break
+                sequence.n_cached += 1
+            if sequence.slot is not None:
+                self._kv.rewind(sequence)
 
     def _sample_one(self, sequence: Sequence, row: Logits) -> int:
         scores, forced = sequence.scores, sequence.forced
@@ -298,4 +329,6 @@ class Engine:
             n_completion=sequence.n_completion,
             scores=scores.finish(text, stopped) if scores else (),
             queued_s=sequence.queued_s,
+            n_drafted=sequence.n_drafted,
+            n_accepted=sequence.n_accepted,
         )

@@ -159,6 +159,7 @@ class KVCells:
     def release(self, sequence: Sequence, keep: bool) -> None:
         """Take a sequence's slot back; its cells are kept for others or dropped."""
         slot = self._slot_of(sequence)
+        self.rewind(sequence)
         slot.kept = sequence.cached.copy()
         slot.sequence, sequence.slot = None, None
         if keep and len(slot.kept) >= MIN_REUSE:
@@ -168,7 +169,7 @@ class KVCells:
             self._drop(slot)
 
     def rewind(self, sequence: Sequence) -> None:
-        """Drop what a failed forward may have left behind the sequence's cursor."""
+        """Drop what is behind the sequence's cursor: a failed forward's, or a draft's."""
         self._cells.trim(self._slot_of(sequence).id, sequence.n_cached)
 
     def park(self, sequence: Sequence) -> None:

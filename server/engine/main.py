@@ -182,6 +182,7 @@ def _engine(
         KVCells(context, layout.name == "unified", can_trim, config.prefix_cache),
         prefill_ms=config.prefill_ms,
         n_ubatch=config.n_ubatch,
+        n_draft=config.n_draft,
         one_by_one=layout.name == "split",
         emit=outbox.put,
         flush=outbox.flush,

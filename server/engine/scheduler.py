@@ -3,11 +3,13 @@
 from bisect import insort
 from collections import deque
 from collections.abc import Iterator
+from collections.abc import Sequence as Ids
 from typing import NamedTuple
 
 from server.engine.kv import KVCells, Match
 from server.engine.llama import NoRoom
 from server.engine.sequence import Sequence
+from server.engine_config import DRAFTED_ROWS
 
 MAX_FORCED = 16
 """Tokens that a grammar forces and that are forwarded with the next ones of the others."""
@@ -17,10 +19,12 @@ MAX_ROWS = 64
 
 
 class Span(NamedTuple):
-    """One sequence's part of a batch: its next `n` pending tokens."""
+    """One sequence's part of a batch: its next `n` pending tokens, and what may follow them."""
 
     sequence: Sequence
     n: int
+    draft: Ids[int] = ()
+    """Guesses; only where the pending ones reach the end."""
 
     @property
     def reaches_end(self) -> bool:
@@ -30,7 +34,9 @@ class Span(NamedTuple):
     @property
     def n_rows(self) -> int:
         """Tokens at its end whose logits are wanted."""
-        return self.n if self.sequence.wants_all_logits else int(self.reaches_end)
+        if self.sequence.wants_all_logits:
+            return self.n
+        return 1 + len(self.draft) if self.reaches_end else 0
 
 
 def fill(spans: list[Span], capacity: int) -> Iterator[list[Span]]:
@@ -122,6 +128,19 @@ class Scheduler:
         due = [s for s in self.running if _is_decoding(s)]
         one = self._kv.is_split and not all(s.has_grammar for s in due)
         return [Span(s, 1 if one else s.n_pending) for s in sorted(due, key=lambda s: s.slot or 0)]
+
+    def drafted(self, spans: list[Span], n_draft: int, capacity: int) -> list[Span]:
+        """What decodes, with `n_draft` guesses each, or less, or none.
+
+        A draft costs everybody time, so all have one or nobody has, and nobody while prompts are
+        computed. Spans of the same length are also what a batch takes best.
+        """
+        if not spans or not n_draft or len(spans) < len(self.running):
+            return spans
+        room = min(DRAFTED_ROWS, capacity) // len(spans) - 1
+        n_useful = max(span.sequence.n_left for span in spans) - 1
+        n = min(n_draft, room, n_useful, *(span.sequence.n_sure for span in spans))
+        return [span._replace(draft=span.sequence.draft(n)) for span in spans] if n > 0 else spans
 
     def prefilling(self, budget: int) -> list[Span]:
         """Up to `budget` prompt tokens, of the oldest sequences first."""

@@ -10,6 +10,7 @@ import numpy as np
 from server.engine.batch import Tokens
 from server.engine.detokenizer import Detokenizer
 from server.engine.llama import State
+from server.engine.prompt_lookup import PromptLookup
 from server.engine.sampler import Sampler
 from server.engine.scores import ScoreQueue, unscored
 from server.engine.vocabulary import Vocabulary
@@ -40,6 +41,7 @@ class Sequence:
         vocabulary.check("logit_bias", [t for t, _ in request.sampling.logit_bias])
         self.id = id
         self.n_prompt = len(prompt)
+        self._n_ctx = n_ctx
         room = n_ctx - self.n_prompt
         self.max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
         self._buffer = np.empty(self.n_prompt + self.max_tokens, np.int32)
@@ -57,6 +59,9 @@ class Sequence:
         self.cache_prompt = request.cache_prompt
         self.sampler = Sampler(request.sampling, vocabulary, prompt, constraint)
         self._constraint = constraint
+        self._lookup: PromptLookup | None = None
+        self.n_drafted = self.n_accepted = 0
+        """Guesses that were forwarded, and those of them that were right."""
         self.forced = deque(constraint.forced if constraint else ())
         """Tokens that must come next, by the grammar, in this order."""
         self.detokenizer = Detokenizer(request.stop, request.keep_stop)
@@ -103,6 +108,11 @@ class Sequence:
         return self.n_tokens - self.n_prompt
 
     @property
+    def n_left(self) -> int:
+        """Tokens that may still be generated."""
+        return self.max_tokens - self.n_completion
+
+    @property
     def wants_all_logits(self) -> bool:
         """Its prompt is being scored, so every token of it must be forwarded."""
         return self.echo is not None and len(self.echo) < self.n_prompt
@@ -116,7 +126,7 @@ class Sequence:
     @property
     def is_full(self) -> bool:
         """No more tokens were asked for, or fit."""
-        return self.n_completion >= self.max_tokens
+        return not self.n_left
 
     @property
     def has_grammar(self) -> bool:
@@ -145,6 +155,21 @@ class Sequence:
             chosen = False
             yield self.forced.popleft()
 
+    def look_up(self) -> None:
+        """Guess its next tokens from now on. What a grammar forces needs no guesses."""
+        if self._constraint is None:
+            self._lookup = PromptLookup(self.tokens.tolist())
+
+    @property
+    def n_sure(self) -> int:
+        """Guesses that a draft may have, as far as the context goes."""
+        return min(self._lookup.n_sure, self._n_ctx - self.n_tokens) if self._lookup else 0
+
+    def draft(self, n: int) -> list[int]:
+        """Its next `n` tokens, as they may be; at most `n_sure`."""
+        assert self._lookup is not None
+        return self._lookup.draft(n)
+
     def begin(self) -> None:
         """It has a slot."""
         self.queued_s = self.queued_s or perf_counter() - self._made
@@ -154,6 +179,8 @@ class Sequence:
         self._buffer[self.n_tokens] = token
         self.n_tokens += 1
         self.n_unsent += 1
+        if self._lookup is not None:
+            self._lookup.take(token)
 
     def take_unsent(self) -> int:
         """The number of tokens that the next event counts."""

@@ -102,8 +102,11 @@ def beyond(header: Header, config: EngineConfig, parts: Parts, told: list[Size])
     # Of a model that keeps something else than cells, none are estimated.
     moved = cells.times(n_cells / estimated) if estimated else Need(n_cells)
     # They are where they are computed, and where they are read.
-    output = sizes.output_buffer(header, config.n_slots)
-    n_output = 2 * sum(size.n_bytes for size in told if size.kind == "output")
+    n_rows = sizes.output_rows(config, config.n_slots)
+    output = sizes.output_buffer(header, n_rows)
+    # It tells of one row for each slot; drafts have more.
+    n_told = sum(size.n_bytes for size in told if size.kind == "output")
+    n_output = 2 * n_told * n_rows // config.n_slots
     layers = _compute(told, None)
     if not any(parts.weights.gpus) and layers <= LOGITS * sizes.logits_buffer(header, config):
         layers = min(layers, buffers.ram - output)

@@ -104,6 +104,21 @@ def test_metrics_count_what_was_answered(http: httpx.Client) -> None:
         assert 1 <= moved()["inter"] <= 5
 
 
+def test_an_answer_that_repeats_itself_is_mostly_guessed(http: httpx.Client) -> None:
+    def guessed(name: str) -> float:
+        return scrape(http).get(f"corral_{name}_tokens_total", {"model": MODEL})
+
+    before = {name: guessed(name) for name in ("drafted", "accepted", "completion")}
+    body = {"model": MODEL, "prompt": f"{uuid.uuid4()}", **forced(1234, 80)}
+    answer = whole_completion(http.post("/v1/completions", json=body).text)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 80
+    eventually(lambda: guessed("completion") == before["completion"] + 80, "it is counted")
+    # The first ones are not, nor the token after each draft, and others may run beside it.
+    assert 40 <= guessed("accepted") - before["accepted"] < 80
+    assert guessed("drafted") - before["drafted"] < 80
+
+
 def test_metrics_count_refusals(http: httpx.Client) -> None:
     def refused(model: str) -> float:
         labels = {"model": model, "endpoint": "/completions", "status": "400"}

@@ -483,7 +483,7 @@ class Tight:
         unified = self.context.n_cells is not None
         self.kv = KVCells(self.context, unified, self.context.can_trim, 10_000)
         self.engine = Engine(
-            self.context, self.vocabulary, self.kv, 200, 1000, not unified, self.events.extend
+            self.context, self.vocabulary, self.kv, 200, 1000, 15, not unified, self.events.extend
         )
 
     def submit(

@@ -586,7 +586,7 @@ def test_every_setting_is_looked_at() -> None:
     here |= {"mmap", "mlock", "main_gpu", "split_mode", "tensor_split", "use_extra_bufts"}
     here |= {"devices", "override_tensors", "n_cpu_moe", "rpc_servers"}
     layout = {"n_ctx", "n_ctx_cap", "kv_layout", "kv_budget", "n_cells", "n_gpu_layers"}
-    engine = {"max_waiting", "prefill_ms", "prefix_cache", "pooling", "stream_ms"}
+    engine = {"max_waiting", "prefill_ms", "prefix_cache", "pooling", "stream_ms", "n_draft"}
     assert here | layout | engine == set(EngineConfig.model_fields)
 
 

@@ -89,6 +89,7 @@ llama.cpp: llama_memory_recurrent: size =    8.00 MiB (     4 cells,  32 layers,
 MIB = 2**20
 LAYOUT = Layout(4096, 4096, "")
 LOGITS = sizes.logits_buffer(MIXTRAL, FLASH)
+N_ROWS = sizes.output_rows(FLASH, FLASH.n_slots)
 
 
 def placed(n_layers: int) -> Parts:
@@ -97,12 +98,12 @@ def placed(n_layers: int) -> Parts:
 
 def as_estimated(parts: Parts) -> list[Size]:
     """What llama.cpp tells if it agrees."""
-    output = sizes.output_buffer(MIXTRAL, FLASH.n_slots)
+    output, told = (sizes.output_buffer(MIXTRAL, n) for n in (N_ROWS, FLASH.n_slots))
     n_cells = parts.cells.ram + sum(parts.cells.gpus)
     there = [Size(f"GPU{i}", "compute", n, i) for i, n in enumerate(parts.buffers.gpus)]
     return [
         Size("all", "KV", n_cells),
-        Size("CPU", "output", output // 2),
+        Size("CPU", "output", told // 2),
         Size("CPU", "compute", parts.buffers.ram - output),
         *there,
     ]
@@ -144,7 +145,7 @@ def test_compute_buffers_in_ram(n_layers: int, compute: int, more: int | None) -
     parts = placed(n_layers)
     told = [*without(as_estimated(parts), "compute"), Size("CPU", "compute", compute)]
     if more is None:
-        more = compute - (parts.buffers.ram - sizes.output_buffer(MIXTRAL, FLASH.n_slots))
+        more = compute - (parts.buffers.ram - sizes.output_buffer(MIXTRAL, N_ROWS))
     assert beyond(MIXTRAL, FLASH, parts, told).ram == pytest.approx(more, abs=1)
 
 
