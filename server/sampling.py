@@ -53,7 +53,8 @@ Bias = Annotated[
 class SamplingParams(BaseModel):
     """How the next token is chosen. The order of the stages is in `engine/sampler.py`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Workers get theirs made, and never need what checks them.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     temperature: float = Field(
         default=1.0, ge=0, le=100, description="randomness; 0 takes the best token"
