@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.errors import ClientGone, invalid
+from server.api.wire import Given
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -53,10 +54,8 @@ def _content_length(scope: Scope) -> int:
     return 0
 
 
-class Body(BaseModel):
+class Body(Given):
     """A request's fields. Null is as good as absent, and fields that it does not name are kept."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     @model_validator(mode="before")
     @classmethod

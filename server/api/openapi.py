@@ -7,6 +7,7 @@ stream. So the document is made from twins of the routes, whose bodies are plain
 import inspect
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, cast, get_args
@@ -16,12 +17,16 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.responses import JSONResponse, Response
 
 from server.api.body import JsonBody
+from server.api.wire import Wire
 from server.sampling import ALIASES, SamplingParams
 
 EVENT_STREAM = "text/event-stream"
+
+EVENTS = "events"
 
 REFERENCE = re.compile('"#/components/schemas/([^"]+)"')
 
@@ -47,7 +52,7 @@ def is_none(value: object) -> bool:
     return value is None
 
 
-class Sent(BaseModel):
+class Sent(Wire):
     """What we send: a field that has a default is there all the same."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
@@ -81,8 +86,11 @@ ERRORS: Responses = {
 
 
 def streams(event: type[BaseModel] | Any) -> Responses:
-    """For a route's `responses`: it answers in events of this model, always or as it is asked."""
-    return {"2XX": {"model": event}}
+    """For a route's `responses`: it answers in events of this model, always or as it is asked.
+
+    By a name that the framework does not know, or it would build the model at once.
+    """
+    return {"2XX": {EVENTS: event}}
 
 
 def sampling_fields(schema: dict[str, Any]) -> None:
@@ -109,12 +117,15 @@ def document(app: FastAPI, routers: Iterable[APIRouter], prefix: str) -> None:
             for route in router.routes:
                 if isinstance(route, APIRoute) and route.include_in_schema:
                     _add_twin(twins, route, prefix)
-        told = get_openapi(
-            title=app.title,
-            version=app.version,
-            description="GGUF models behind an OpenAI-compatible API.",
-            routes=twins.routes,
-        )
+        with warnings.catch_warnings():
+            # Of the framework's own fields, whose types it builds only now, as they are ours.
+            warnings.simplefilter("ignore", UnsupportedFieldAttributeWarning)
+            told = get_openapi(
+                title=app.title,
+                version=app.version,
+                description="GGUF models behind an OpenAI-compatible API.",
+                routes=twins.routes,
+            )
         for path in told["paths"].values():
             for operation in path.values():
                 _place_events(operation["responses"])
@@ -144,8 +155,16 @@ def _add_twin(twins: APIRouter, route: APIRoute, prefix: str) -> None:
         response_model=cast("object", route.response_model),
         response_class=route.response_class,
         response_description="Success.",
-        responses={**ERRORS, **route.responses},
+        responses={**ERRORS, **_models(route.responses)},
     )
+
+
+def _models(told: Responses) -> Responses:
+    """A route's `responses` with what `streams` told in a way that the framework knows."""
+    return {
+        status: {"model": about[EVENTS]} if EVENTS in about else about
+        for status, about in told.items()
+    }
 
 
 def _about(module: str) -> str:

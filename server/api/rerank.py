@@ -7,13 +7,14 @@ import uuid
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 from starlette.responses import JSONResponse, Response
 
 from server.api.asking import Asking
 from server.api.body import Body, json_body
 from server.api.deps import AppServices
 from server.api.openapi import Sent
+from server.api.wire import Given
 from server.ipc import Rank, Ranked
 
 MAX_DOCUMENTS = 2048
@@ -21,10 +22,8 @@ MAX_DOCUMENTS = 2048
 router = APIRouter()
 
 
-class Document(BaseModel):
+class Document(Given):
     """A document with fields of its own, of which the text counts."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     text: str
 

@@ -2,11 +2,12 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from server.api.openai.logprobs import ChatLogprobs
 from server.api.openai.schema import Usage
 from server.api.openapi import Sent, is_none
+from server.api.wire import Wire
 
 ChatEndReason = Literal["stop", "length", "tool_calls", "function_call"]
 
@@ -61,14 +62,14 @@ class ChatCompletion(Sent):
     system_fingerprint: str
 
 
-class CalledFunctionDelta(BaseModel):
+class CalledFunctionDelta(Wire):
     """A part of a call: the name comes first and once."""
 
     name: str | None = None
     arguments: str
 
 
-class CallDelta(BaseModel):
+class CallDelta(Wire):
     """A part of the call of this index: id, type and name come first and once."""
 
     index: int
@@ -77,7 +78,7 @@ class CallDelta(BaseModel):
     function: CalledFunctionDelta
 
 
-class MessageDelta(BaseModel):
+class MessageDelta(Wire):
     """What is new of a message; nothing in a choice's last chunk."""
 
     role: Literal["assistant"] | None = None

@@ -3,9 +3,9 @@
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 
-from pydantic import BaseModel
 from typing_extensions import TypedDict
 
+from server.api.wire import Wire
 from server.ipc import TokenScore
 
 LEAST = -9999.0
@@ -36,7 +36,7 @@ class ChatLogprobs(TypedDict):
     refusal: None
 
 
-class TextLogprobs(BaseModel):
+class TextLogprobs(Wire):
     """`logprobs` of a completion, whole or of one chunk: one entry for each token."""
 
     tokens: list[str]

@@ -5,19 +5,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from server.api.openai.parts import Content, one_of
+from server.api.wire import Given
 from server.errors import InvalidRequest
 
 
-class _Lenient(BaseModel):
-    """Keeps the fields it does not name: templates may use them."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class ContentPart(_Lenient):
+class ContentPart(Given):
     """A text of a message's content."""
 
     type: Annotated[Literal["text", "refusal"], one_of(("text", "refusal"))]
@@ -25,21 +20,21 @@ class ContentPart(_Lenient):
     refusal: str = ""
 
 
-class FunctionCall(_Lenient):
+class FunctionCall(Given):
     """What an assistant called."""
 
     name: str
     arguments: object = Field(default=None, description="JSON, as a string")
 
 
-class ToolCall(_Lenient):
+class ToolCall(Given):
     """One call of an assistant's message."""
 
     id: str | None = None
     function: FunctionCall
 
 
-class Message(_Lenient):
+class Message(Given):
     """One message. Fields that are not named here reach the template as they are."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]

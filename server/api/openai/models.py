@@ -3,15 +3,15 @@
 from typing import Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
 
 from server.api.deps import AppServices
 from server.api.envelope import visit_of
+from server.api.wire import Wire
 
 router = APIRouter()
 
 
-class Model(BaseModel):
+class Model(Wire):
     """One model."""
 
     id: str
@@ -20,7 +20,7 @@ class Model(BaseModel):
     owned_by: str = "corral"
 
 
-class ModelList(BaseModel):
+class ModelList(Wire):
     """All models."""
 
     object: Literal["list"] = "list"

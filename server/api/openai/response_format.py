@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from server.api.wire import Given, Wire
 from server.errors import InvalidRequest
 from server.ipc import Grammar
 
@@ -25,10 +26,8 @@ SYNTAXES: tuple[tuple[str, Literal["regex", "gbnf", "lark"]], ...] = (
 """Fields whose value is a grammar's text."""
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(Given):
     """`response_format.json_schema`. Schemas are always enforced, `strict` or not."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     name: str = Field(pattern=NAME)
     description: str | None = None
@@ -36,10 +35,8 @@ class JsonSchema(BaseModel):
     strict: bool | None = None
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(Given):
     """`response_format`."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = Field(
@@ -68,7 +65,7 @@ class ResponseFormat(BaseModel):
                 return json_grammar(self.json_schema.schema_, f"{path}.schema")
 
 
-class StructuredOutputs(BaseModel):
+class StructuredOutputs(Wire):
     """vLLM's `structured_outputs`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,7 +91,7 @@ class StructuredOutputs(BaseModel):
             yield Grammar("gbnf", self.grammar, f"{path}.grammar")
 
 
-class AnswerFormat(BaseModel):
+class AnswerFormat(Wire):
     """The fields that say what shape the answer must have. At most one of them may ask for one."""
 
     response_format: ResponseFormat | None = None

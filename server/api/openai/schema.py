@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -21,6 +20,7 @@ from server.api.answers import Tokens
 from server.api.body import Body
 from server.api.openai.response_format import AnswerFormat
 from server.api.openapi import sampling_fields
+from server.api.wire import Given, Wire
 from server.ipc import ModelInfo
 
 MAX_CHOICES = 128
@@ -59,10 +59,8 @@ MaxTokensOrZero = Annotated[
 ]
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Given):
     """`stream_options`. `include_obfuscation` and others are accepted and change nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     include_usage: bool | None = None
 
@@ -95,14 +93,14 @@ class GenerationBody(AnswerFormat, Body):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-class PromptTokensDetails(BaseModel):
+class PromptTokensDetails(Wire):
     """Where the prompt's tokens came from."""
 
     cached_tokens: int
     audio_tokens: int = 0
 
 
-class CompletionTokensDetails(BaseModel):
+class CompletionTokensDetails(Wire):
     """What the generated tokens were for."""
 
     reasoning_tokens: int = 0
@@ -111,7 +109,7 @@ class CompletionTokensDetails(BaseModel):
     rejected_prediction_tokens: int = 0
 
 
-class Usage(BaseModel):
+class Usage(Wire):
     """What a request took, in tokens."""
 
     prompt_tokens: int

@@ -4,18 +4,13 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from server.api.openai.response_format import NAME, Schema
+from server.api.wire import Given, Wire
 from server.chat.turn import Tool, ToolChoice
 from server.errors import InvalidRequest
-
-
-class _Frozen(BaseModel):
-    """Keeps the fields it does not name; nobody reads them."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 def _check_type(value: object) -> object:
@@ -31,7 +26,7 @@ def _check_type(value: object) -> object:
 FunctionType = Annotated[Literal["function"], BeforeValidator(_check_type)]
 
 
-class Function(_Frozen):
+class Function(Given):
     """What may be called."""
 
     name: str = Field(pattern=NAME)
@@ -46,34 +41,34 @@ class Function(_Frozen):
         return Tool(self.name, self.description, self.parameters, bool(self.strict), param)
 
 
-class FunctionTool(_Frozen):
+class FunctionTool(Given):
     """One of `tools`."""
 
     type: FunctionType
     function: Function
 
 
-class FunctionName(_Frozen):
+class FunctionName(Given):
     """A function that the request offers."""
 
     name: str
 
 
-class NamedTool(_Frozen):
+class NamedTool(Given):
     """`tool_choice`: this function must be called."""
 
     type: FunctionType
     function: FunctionName
 
 
-class AllowedTools(_Frozen):
+class AllowedTools(Given):
     """The functions that may be called, and whether one must be."""
 
     mode: Literal["auto", "required"]
     tools: tuple[NamedTool, ...] = Field(min_length=1)
 
 
-class AllowedToolsChoice(_Frozen):
+class AllowedToolsChoice(Given):
     """`tool_choice`: only these functions."""
 
     type: Literal["allowed_tools"]
@@ -113,7 +108,7 @@ FunctionCallField = Annotated[
 ]
 
 
-class Tools(BaseModel):
+class Tools(Wire):
     """The fields of a chat request that offer functions, in today's form or the one before."""
 
     tools: tuple[FunctionTool, ...] = ()

@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, assert_never, cast
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -18,6 +16,7 @@ from server.api.body import Body
 from server.api.openai.logprobs import MAX_TOP
 from server.api.openai.response_format import Schema, json_grammar
 from server.api.openai.schema import MAX_N, Stop
+from server.api.wire import Given
 from server.errors import InvalidRequest, UnsupportedParameter
 from server.ipc import Grammar
 from server.sampling import INT_MAX
@@ -36,32 +35,28 @@ def _read_schema(value: object) -> object:
         raise ValueError(f"the text is not JSON: {error}") from error
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class JsonShape(_Shape):
+class JsonShape(Given):
     """An answer that matches a schema, given as an object or as its JSON."""
 
     type: Literal["json", "json_object"]
     value: Annotated[Schema, BeforeValidator(_read_schema, json_schema_input_type=Schema | str)]
 
 
-class RegexShape(_Shape):
+class RegexShape(Given):
     """An answer that a regular expression matches."""
 
     type: Literal["regex"]
     value: str
 
 
-class NamedSchema(_Shape):
+class NamedSchema(Given):
     """A schema with a name, which changes nothing."""
 
     name: str | None = None
     schema_: Schema = Field(alias="schema")
 
 
-class SchemaShape(_Shape):
+class SchemaShape(Given):
     """An answer that matches a schema."""
 
     type: Literal["json_schema"]

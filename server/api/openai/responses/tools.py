@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from server.api.body import Body
 from server.api.openai.response_format import NAME, Schema
 from server.api.openai.tools import check_offered, distinct
+from server.api.wire import Wire
 from server.chat.turn import Tool, ToolChoice
 
 
@@ -75,7 +76,7 @@ ToolChoiceField = Annotated[
 ]
 
 
-class Tools(BaseModel):
+class Tools(Wire):
     """The fields of a request that offer functions."""
 
     tools: tuple[AnyTool, ...] = ()
