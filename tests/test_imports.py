@@ -84,7 +84,7 @@ NOT_AT_START = {
     ),
     "server.commands.http": (
         *("gguf", "huggingface_hub", "llama_cpp", "llguidance", "matplotlib", "numpy", "rich"),
-        "server.engine",
+        *("pydantic.v1", "server.engine"),
     ),
 }
 """What has not been imported by then, for it costs time and memory: in a worker, in the server when

@@ -1,10 +1,25 @@
 """Who answers clients of other servers, which name no model."""
 
+from typing import Annotated
+
+from fastapi import Depends
+
+from server.api.url import Query
+from server.api.wire import Wire
 from server.errors import InvalidRequest, ModelNotFound
 from server.pool.pool import ModelPool
 
 NO_NAMES = ("dummy", "tgi")
 """What huggingface_hub and the documentation of TGI put in place of a name."""
+
+
+class ModelQuery(Wire):
+    """Which model is asked about; the default one unless it is named."""
+
+    model: str = ""
+
+
+NamedModel = Annotated[ModelQuery, Depends(Query(ModelQuery))]
 
 
 def default_model(pool: ModelPool) -> str:

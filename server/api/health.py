@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from server.api.deps import AppServices
-from server.api.openapi import Sent
+from server.api.openapi import Sent, gives, sent
 from server.errors import Unavailable
 from server.metrics import CONTENT_TYPE
 
@@ -25,18 +25,18 @@ class IsReady(Sent):
     status: Literal["ready"] = "ready"
 
 
-@router.get("/healthz")
-async def healthz() -> Lives:
+@router.get("/healthz", responses=gives(Lives))
+async def healthz() -> Response:
     """The process lives."""
-    return Lives()
+    return sent(Lives())
 
 
-@router.get("/readyz")
-async def readyz(services: AppServices) -> IsReady:
+@router.get("/readyz", responses=gives(IsReady))
+async def readyz(services: AppServices) -> Response:
     """Every model that is to be preloaded serves."""
     if not services.pool.ready():
         raise Unavailable("models are loading, or the server is stopping", retry_after=1.0)
-    return IsReady()
+    return sent(IsReady())
 
 
 @router.get(

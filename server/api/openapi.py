@@ -1,7 +1,8 @@
 """/openapi.json: what the routes take and give, exact enough to make a client from.
 
-Two things the framework cannot see by itself: bodies, which `json_body` reads, and the events of a
-stream. So the document is made from twins of the routes, whose bodies are plain parameters.
+The framework cannot see by itself what a body, a query and a path have, which dependencies of ours
+read, nor what an answer and the events of a stream have. So the document is made from twins of the
+routes, which tell it all that.
 """
 
 import inspect
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, cast, get_args
 
-from fastapi import APIRouter, Body, FastAPI
+from fastapi import APIRouter, Body, FastAPI, Query
 from fastapi.openapi.utils import get_openapi
 from fastapi.params import Depends
 from fastapi.routing import APIRoute
@@ -20,13 +21,16 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.responses import JSONResponse, Response
 
+from server.api import url
 from server.api.body import JsonBody
 from server.api.wire import Wire
 from server.sampling import ALIASES, SamplingParams
 
 EVENT_STREAM = "text/event-stream"
 
-EVENTS = "events"
+MODEL = "form"
+"""Of an answer, in a route's `responses`. A name that the framework does not know, or it would look
+at the model at each start."""
 
 REFERENCE = re.compile('"#/components/schemas/([^"]+)"')
 
@@ -58,7 +62,7 @@ class Sent(Wire):
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
 
-def sent(answer: BaseModel, headers: Mapping[str, str]) -> Response:
+def sent(answer: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
     """A whole answer."""
     return Response(answer.model_dump_json(), headers=headers, media_type=JSONResponse.media_type)
 
@@ -85,12 +89,14 @@ ERRORS: Responses = {
 }
 
 
-def streams(event: type[BaseModel] | Any) -> Responses:
-    """For a route's `responses`: it answers in events of this model, always or as it is asked.
+def gives(answer: type[BaseModel] | Any) -> Responses:
+    """For a route's `responses`: it answers with this model."""
+    return {200: {MODEL: answer}}
 
-    By a name that the framework does not know, or it would build the model at once.
-    """
-    return {"2XX": {EVENTS: event}}
+
+def streams(event: type[BaseModel] | Any) -> Responses:
+    """For a route's `responses`: it answers in events of this model, always or as it is asked."""
+    return {"2XX": {MODEL: event}}
 
 
 def sampling_fields(schema: dict[str, Any]) -> None:
@@ -144,6 +150,7 @@ def document(app: FastAPI, routers: Iterable[APIRouter], prefix: str) -> None:
 def _add_twin(twins: APIRouter, route: APIRoute, prefix: str) -> None:
     endpoint = cast("Callable[..., object]", route.endpoint)
     summary, _, details = (inspect.getdoc(endpoint) or "").partition("\n\n")
+    responses = ERRORS | _known(route.responses)
     twins.add_api_route(
         prefix + route.path,
         _twin(endpoint),
@@ -152,17 +159,17 @@ def _add_twin(twins: APIRouter, route: APIRoute, prefix: str) -> None:
         tags=[_about(endpoint.__module__)],
         summary=" ".join(summary.split()).removesuffix("."),
         description=details,
-        response_model=cast("object", route.response_model),
+        response_model=responses.get(200, {}).pop("model", route.response_model),
         response_class=route.response_class,
         response_description="Success.",
-        responses={**ERRORS, **_models(route.responses)},
+        responses=responses,
     )
 
 
-def _models(told: Responses) -> Responses:
-    """A route's `responses` with what `streams` told in a way that the framework knows."""
+def _known(told: Responses) -> Responses:
+    """A route's `responses` as the framework knows them."""
     return {
-        status: {"model": about[EVENTS]} if EVENTS in about else about
+        status: {"model" if key == MODEL else key: value for key, value in about.items()}
         for status, about in told.items()
     }
 
@@ -191,6 +198,10 @@ def _seen(annotation: object) -> object:
         reader: object = mark.dependency if isinstance(mark, Depends) else None
         if isinstance(reader, JsonBody):
             return Annotated[cast("JsonBody[BaseModel]", reader).model, Body()]
+        if isinstance(reader, url.Query):
+            return Annotated[cast("url.Query[BaseModel]", reader).model, Query()]
+        if isinstance(reader, url.PathPart):
+            return str
     return annotation
 
 

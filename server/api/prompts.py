@@ -14,7 +14,7 @@ from server.api.deps import AppServices, Services, until_gone
 from server.api.openai.chat import ChatCompletionRequest
 from server.api.openai.reply import Job
 from server.api.openai.responses.resource import InputTokens
-from server.api.openapi import Sent, sent
+from server.api.openapi import Sent, gives, sent
 from server.ipc import Text, Tokenize, Tokenized
 from server.pool.worker import Worker
 
@@ -53,7 +53,7 @@ class PromptText(Sent):
     """The template's stop strings."""
 
 
-@router.post("/apply-template", response_model=PromptText)
+@router.post("/apply-template", responses=gives(PromptText))
 async def apply_template(
     request: Request,
     services: AppServices,
@@ -67,7 +67,7 @@ async def apply_template(
     return sent(found, job.headers)
 
 
-@router.post("/chat/completions/input_tokens", response_model=InputTokens)
+@router.post("/chat/completions/input_tokens", responses=gives(InputTokens))
 async def count_chat_tokens(
     request: Request,
     services: AppServices,

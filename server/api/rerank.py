@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from server.api.asking import Asking
 from server.api.body import Body, json_body
 from server.api.deps import AppServices
-from server.api.openapi import Sent
+from server.api.openapi import Sent, gives
 from server.api.wire import Given
 from server.ipc import Rank, Ranked
 
@@ -79,7 +79,7 @@ class RerankResponse(Sent):
     results: list[RankedDocument]
 
 
-@router.post("/rerank", response_model=RerankResponse, response_model_exclude_none=True)
+@router.post("/rerank", responses=gives(RerankResponse))
 async def rerank(
     request: Request,
     services: AppServices,

@@ -17,9 +17,9 @@ from starlette.responses import Response
 
 from server.api.asking import Asking
 from server.api.body import Body, json_body
-from server.api.default_model import default_model
+from server.api.default_model import NamedModel, default_model
 from server.api.deps import AppServices, Services, until_gone
-from server.api.openapi import Sent, sent
+from server.api.openapi import Sent, gives, sent
 from server.api.prompts import Conversation
 from server.api.tgi.errors import TGI_ERRORS, TgiRoute
 from server.api.tgi.tokens import PlacedToken, PlacedTokens, placed
@@ -160,8 +160,7 @@ class TokenizerInfo(Sent):
 
 @tokenizing.post(
     "/tokenize",
-    response_model=TokenList | TokenPieces | TokenIds | list[PlacedToken],
-    responses=TGI_ERRORS,
+    responses=gives(TokenList | TokenPieces | TokenIds | list[PlacedToken]) | TGI_ERRORS,
 )
 async def tokenize(
     request: Request,
@@ -184,7 +183,7 @@ async def tokenize(
     return sent(_answer(asked, found, worker.info.n_ctx), headers)
 
 
-@router.post("/detokenize", response_model=DetokenizeResponse)
+@router.post("/detokenize", responses=gives(DetokenizeResponse))
 async def detokenize(
     request: Request,
     services: AppServices,
@@ -197,16 +196,16 @@ async def detokenize(
     return sent(DetokenizeResponse(prompt=text, content=text), asking.headers)
 
 
-@router.get("/tokenizer_info")
-async def tokenizer_info(request: Request, services: AppServices, model: str = "") -> TokenizerInfo:
+@router.get("/tokenizer_info", responses=gives(TokenizerInfo))
+async def tokenizer_info(request: Request, services: AppServices, query: NamedModel) -> Response:
     """The model's special tokens and its chat template."""
     async with until_gone(request):
-        worker = await services.worker(request, model or default_model(services.pool))
+        worker = await services.worker(request, query.model or default_model(services.pool))
     info = worker.info
     template = None
     with suppress(InvalidRequest):
         template = chat_format(worker.config, info).template.source
-    return TokenizerInfo(
+    told = TokenizerInfo(
         model=worker.model,
         model_max_length=info.n_ctx,
         vocab_size=info.n_vocab,
@@ -216,6 +215,7 @@ async def tokenizer_info(request: Request, services: AppServices, model: str = "
         pad_token=info.pad or None,
         chat_template=template,
     )
+    return sent(told)
 
 
 async def _begin(request: Request, services: Services, body: _Body) -> Asking:

@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import ConfigDict, Field
+from starlette.responses import Response
 
 from server.api.admin.program import from_program
 from server.api.body import Body, json_body
 from server.api.deps import AppServices, Services, until_gone
 from server.api.keep_alive import read_keep_alive
-from server.api.openapi import Sent
+from server.api.openapi import Sent, gives, sent
 from server.need import Need
 from server.pool.events import State
 from server.pool.memory import resident_bytes
@@ -92,50 +93,50 @@ class PinOrder(ModelOrder):
     pinned: bool = True
 
 
-@router.get("/models")
-async def list_model_states(services: AppServices) -> ModelStates:
+@router.get("/models", responses=gives(ModelStates))
+async def list_model_states(services: AppServices) -> Response:
     """The models as they are now."""
     budget, taken = services.pool.budget()
     data = [_state(each) for each in services.pool.residents.values()]
-    return ModelStates(budget=_memory(budget), taken=_memory(taken), data=data)
+    return sent(ModelStates(budget=_memory(budget), taken=_memory(taken), data=data))
 
 
-@router.post("/models/load")
+@router.post("/models/load", responses=gives(ModelState))
 async def load_model(
     request: Request,
     services: AppServices,
     body: Annotated[LoadOrder, Depends(json_body(LoadOrder))],
-) -> ModelState:
+) -> Response:
     """Load a model, and wait for it as a request would."""
     from_program(request)
     keep_alive_s = read_keep_alive({"keep_alive": body.keep_alive})
     async with until_gone(request):
         worker = await services.worker(request, body.model, keep_alive_s)
-    return _state(services.pool.residents[worker.model])
+    return sent(_state(services.pool.residents[worker.model]))
 
 
-@router.post("/models/unload")
+@router.post("/models/unload", responses=gives(ModelState))
 async def unload_model(
     request: Request,
     services: AppServices,
     body: Annotated[UnloadOrder, Depends(json_body(UnloadOrder))],
-) -> ModelState:
+) -> Response:
     """Unload a model, and wait until its memory is free."""
     from_program(request)
     await services.pool.unload(body.model, body.force)
-    return _now(services, body.model)
+    return sent(_now(services, body.model))
 
 
-@router.post("/models/pin")
+@router.post("/models/pin", responses=gives(ModelState))
 async def pin_model(
     request: Request,
     services: AppServices,
     body: Annotated[PinOrder, Depends(json_body(PinOrder))],
-) -> ModelState:
+) -> Response:
     """Pin a model, or unpin it, until the configuration is read again."""
     from_program(request)
     services.pool.pin(body.model, body.pinned)
-    return _now(services, body.model)
+    return sent(_now(services, body.model))
 
 
 def _now(services: Services, model: str) -> ModelState:

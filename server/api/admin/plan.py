@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from server.api.admin.models import Memory
 from server.api.body import Body, json_body
 from server.api.deps import AppServices
-from server.api.openapi import Sent
+from server.api.openapi import Sent, gives
 from server.engine_config import KVQuant
 from server.pool.plan import Fit, Order, Place, figures, plan, room
 
@@ -93,7 +93,7 @@ class PlanAnswer(Sent):
     """The id of the largest that fits on the GPUs alone, or else at all."""
 
 
-@router.post("/plan", response_model=PlanAnswer)
+@router.post("/plan", responses=gives(PlanAnswer))
 async def plan_model(
     services: AppServices, body: Annotated[PlanRequest, Depends(json_body(PlanRequest))]
 ) -> JSONResponse:

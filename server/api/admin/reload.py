@@ -8,9 +8,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from fastapi import APIRouter
+from starlette.responses import Response
 
 from server.api.deps import AppServices, Services
-from server.api.openapi import Sent
+from server.api.openapi import Sent, gives, sent
 from server.config import ConfigError
 from server.errors import InvalidRequest
 
@@ -28,19 +29,20 @@ class ReloadAnswer(Sent):
     restart_needed: tuple[str, ...]
 
 
-@router.post("/reload")
-async def reload_config(services: AppServices) -> ReloadAnswer:
+@router.post("/reload", responses=gives(ReloadAnswer))
+async def reload_config(services: AppServices) -> Response:
     """Apply what has changed. Where the configuration is unusable, the old one stays."""
     try:
         told = await services.reload()
     except ConfigError as error:
         raise InvalidRequest(str(error)) from error
-    return ReloadAnswer(
+    answer = ReloadAnswer(
         added=told.added,
         changed=told.changed,
         removed=told.removed,
         restart_needed=told.restart_needed,
     )
+    return sent(answer)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from server.api.openai.schema import GenerationBody, Head, MaxTokens
 from server.api.openai.templates import Templated
 from server.api.openai.tools import Tools
 from server.api.openai.turns import Turns
-from server.api.openapi import streams
+from server.api.openapi import gives, streams
 from server.chat.format import plan_for
 from server.chat.turn import Plan, Turn
 from server.errors import InvalidRequest
@@ -90,9 +90,7 @@ class ChatCompletionRequest(GenerationBody, Tools, Templated):
         )
 
 
-@router.post(
-    "/chat/completions", response_model=ChatCompletion, responses=streams(ChatCompletionChunk)
-)
+@router.post("/chat/completions", responses=gives(ChatCompletion) | streams(ChatCompletionChunk))
 async def create_chat_completion(
     request: Request,
     services: AppServices,

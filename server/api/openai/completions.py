@@ -22,7 +22,7 @@ from server.api.openai.inputs import WIRE_FORM, read_inputs
 from server.api.openai.logprobs import MAX_TOP
 from server.api.openai.reply import Job, choices
 from server.api.openai.schema import MAX_CHOICES, MAX_N, GenerationBody, Head, MaxTokensOrZero
-from server.api.openapi import streams
+from server.api.openapi import gives, streams
 from server.errors import InvalidRequest
 from server.ipc import GenerateRequest, Infill, Prompt, Text
 
@@ -102,7 +102,7 @@ class CompletionRequest(GenerationBody):
             yield Infill(prompt.text, self.suffix)
 
 
-@router.post("/completions", response_model=Completion, responses=streams(CompletionChunk))
+@router.post("/completions", responses=gives(Completion) | streams(CompletionChunk))
 async def create_completion(
     request: Request,
     services: AppServices,

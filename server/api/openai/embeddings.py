@@ -14,7 +14,7 @@ from server.api.asking import Asking
 from server.api.body import Body, json_body
 from server.api.deps import AppServices, aside
 from server.api.openai.inputs import WIRE_FORM, Input, read_inputs
-from server.api.openapi import Sent, sent
+from server.api.openapi import Sent, gives, sent
 from server.errors import InvalidRequest
 from server.ipc import Embed, Embedded
 
@@ -74,7 +74,7 @@ class EmbeddingList(Sent):
     usage: EmbeddingUsage
 
 
-@router.post("/embeddings", response_model=EmbeddingList)
+@router.post("/embeddings", responses=gives(EmbeddingList))
 async def create_embedding(
     request: Request,
     services: AppServices,

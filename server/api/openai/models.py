@@ -1,11 +1,14 @@
 """GET /v1/models and /v1/models/{id}."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
 
 from server.api.deps import AppServices
 from server.api.envelope import visit_of
+from server.api.openapi import gives, sent
+from server.api.url import PathPart
 from server.api.wire import Wire
 
 router = APIRouter()
@@ -27,20 +30,22 @@ class ModelList(Wire):
     data: list[Model]
 
 
-@router.get("/models")
-async def list_models(services: AppServices) -> ModelList:
+@router.get("/models", responses=gives(ModelList))
+async def list_models(services: AppServices) -> Response:
     """The models, configured ones first and in the order of the configuration.
 
     Found files that cannot be loaded are left out.
     """
     pool = services.pool
     offered = [id for id, entry in pool.catalog.entries.items() if entry.offered]
-    return ModelList(data=[Model(id=id, created=pool.created(id)) for id in offered])
+    return sent(ModelList(data=[Model(id=id, created=pool.created(id)) for id in offered]))
 
 
-@router.get("/models/{id:path}")
-async def get_model(id: str, request: Request, services: AppServices) -> Model:
+@router.get("/models/{id:path}", responses=gives(Model))
+async def get_model(
+    id: Annotated[str, Depends(PathPart("id"))], request: Request, services: AppServices
+) -> Response:
     """One model by its id, which may have slashes, or by any other name that it answers to."""
     id = services.pool.resolve(id)
     visit_of(request).model = id
-    return Model(id=id, created=services.pool.created(id))
+    return sent(Model(id=id, created=services.pool.created(id)))

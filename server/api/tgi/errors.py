@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, Response
 
 from server.api.errors import INTERNAL, ClientGone, Told, invalid, told
-from server.api.openapi import ErrorResponse, Responses, Sent
+from server.api.openapi import MODEL, ErrorResponse, Responses, Sent
 
 ErrorType = Literal["validation", "overloaded", "generation", "incomplete_generation"]
 
@@ -34,11 +34,11 @@ class TgiError(Sent):
 
 TGI_ERRORS: Responses = {
     "4XX": {
-        "model": ErrorResponse | TgiError,
+        MODEL: ErrorResponse | TgiError,
         "description": "The request cannot be served, or has failed.",
     },
     "5XX": {
-        "model": ErrorResponse | TgiError,
+        MODEL: ErrorResponse | TgiError,
         "description": "The server failed, or is not ready.",
     },
 }

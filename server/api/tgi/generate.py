@@ -12,7 +12,7 @@ from server.api.deps import AppServices, Services
 from server.api.envelope import visit_of
 from server.api.loading import once_loaded
 from server.api.openai.reply import Job, choices
-from server.api.openapi import EVENT_STREAM, streams
+from server.api.openapi import EVENT_STREAM, gives, streams
 from server.api.tgi.errors import TGI_ERRORS, TgiRoute, error_event
 from server.api.tgi.parameters import CompatRequest, TextRequest
 from server.api.tgi.prompt import fitted
@@ -29,7 +29,7 @@ EVENT = {"$ref": f"#/components/schemas/{StreamResponse.__name__}"}
 """For /openapi.json: an answer that is never whole."""
 
 
-@router.post("/generate", response_model=GenerateResponse, responses=TGI_ERRORS)
+@router.post("/generate", responses=gives(GenerateResponse) | TGI_ERRORS)
 async def generate(
     request: Request,
     services: AppServices,
@@ -55,8 +55,7 @@ async def generate_stream(
 
 @router.post(
     "/",
-    response_model=list[GenerateResponse],
-    responses={**TGI_ERRORS, **streams(StreamResponse)},
+    responses=gives(list[GenerateResponse]) | streams(StreamResponse) | TGI_ERRORS,
 )
 async def compat_generate(
     request: Request,

@@ -3,13 +3,13 @@
 from typing import Literal
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from server import __version__
-from server.api.default_model import default_model
+from server.api.default_model import NamedModel, default_model
 from server.api.deps import AppServices, until_gone
 from server.api.openai.schema import MAX_CHOICES, MAX_N, MAX_STOPS
-from server.api.openapi import Sent
+from server.api.openapi import MODEL, Sent, gives, sent
 from server.api.tgi.errors import TGI_ERRORS, TgiRoute
 
 router = APIRouter(route_class=TgiRoute)
@@ -47,23 +47,22 @@ class Healthy(Sent):
     status: Literal["ok"] = "ok"
 
 
-@router.get("/info", response_model=ServedModel, responses=TGI_ERRORS)
-async def info(request: Request, services: AppServices, model: str = "") -> ServedModel:
+@router.get("/info", responses=gives(ServedModel) | TGI_ERRORS)
+async def info(request: Request, services: AppServices, query: NamedModel) -> Response:
     """The model that answers, as TGI tells of it; loaded if need be."""
     async with until_gone(request):
-        worker = await services.worker(request, model or default_model(services.pool))
+        worker = await services.worker(request, query.model or default_model(services.pool))
     n_ctx = worker.info.n_ctx
-    return ServedModel(
+    told = ServedModel(
         model_id=worker.model,
         max_concurrent_requests=worker.info.n_slots + worker.config.engine.max_waiting,
         max_input_tokens=n_ctx - 1,
         max_total_tokens=n_ctx,
     )
+    return sent(told)
 
 
-@router.get(
-    "/health", response_model=Healthy, responses={**TGI_ERRORS, "5XX": {"model": Unhealthy}}
-)
+@router.get("/health", responses=gives(Healthy) | TGI_ERRORS | {"5XX": {MODEL: Unhealthy}})
 async def health(services: AppServices) -> JSONResponse:
     """Whether every preloaded model serves."""
     if services.pool.ready():

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from server.api.body import json_body
 from server.api.deps import AppServices, until_gone
-from server.api.openapi import Sent, sent
+from server.api.openapi import Sent, gives, sent
 from server.api.prompts import Conversation
 from server.api.tgi.errors import TGI_ERRORS, TgiRoute
 from server.ipc import Tokenize, Tokenized
@@ -54,7 +54,7 @@ def placed(found: Tokenized, text: str) -> list[PlacedToken]:
     return tokens
 
 
-@router.post("/chat_tokenize", response_model=ChatTokens, responses=TGI_ERRORS)
+@router.post("/chat_tokenize", responses=gives(ChatTokens) | TGI_ERRORS)
 async def chat_tokenize(
     request: Request,
     services: AppServices,

@@ -24,7 +24,7 @@ from server.api.openai.responses.store import ResponseStore
 from server.api.openai.responses.stored import followed
 from server.api.openai.responses.writer import Writer, failed_at
 from server.api.openai.turns import Turns
-from server.api.openapi import sent, streams
+from server.api.openapi import gives, sent, streams
 from server.api.sse import EventStream
 from server.chat.turn import Plan
 from server.errors import UnsupportedParameter
@@ -33,7 +33,7 @@ from server.ipc import GenerateRequest
 router = APIRouter()
 
 
-@router.post("/responses", response_model=ResponseObject, responses=streams(ResponseEvent))
+@router.post("/responses", responses=gives(ResponseObject) | streams(ResponseEvent))
 async def create_response(
     request: Request,
     services: AppServices,
@@ -86,7 +86,7 @@ class CountRequest(PromptRequest):
     model: str = ""
 
 
-@router.post("/responses/input_tokens", response_model=InputTokens)
+@router.post("/responses/input_tokens", responses=gives(InputTokens))
 async def count_input_tokens(
     request: Request,
     services: AppServices,
