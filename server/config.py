@@ -180,7 +180,11 @@ class Config(BaseSettings):
     """The whole tree. Precedence: command line, environment, file, defaults."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="CORRAL_", env_nested_delimiter="__"
+        frozen=True,
+        extra="forbid",
+        env_prefix="CORRAL_",
+        env_nested_delimiter="__",
+        defer_build=True,
     )
 
     server: Annotated[ServerConfig, BeforeValidator(_section)] = Field(

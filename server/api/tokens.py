@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Annotated, Literal, assert_never, cast
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import Discriminator, RootModel, Tag
+from pydantic import Discriminator, Tag
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -23,6 +23,7 @@ from server.api.openapi import Sent, gives, sent
 from server.api.prompts import Conversation
 from server.api.tgi.errors import TGI_ERRORS, TgiRoute
 from server.api.tgi.tokens import PlacedToken, PlacedTokens, placed
+from server.api.wire import Root
 from server.chat.format import chat_format
 from server.errors import InvalidRequest
 from server.ipc import Detokenize, Detokenized, Tokenize, Tokenized
@@ -85,9 +86,7 @@ def _kind(body: object) -> str | None:
     return next((f"<{key}>" for key in keys if fields.get(key) is not None), None)
 
 
-class TokenizeRequest(
-    RootModel[TokenizePrompt | TokenizeMessages | TokenizeContent | TokenizeInputs]
-):
+class TokenizeRequest(Root[TokenizePrompt | TokenizeMessages | TokenizeContent | TokenizeInputs]):
     """A text or a conversation, told apart by their keys."""
 
     root: Annotated[

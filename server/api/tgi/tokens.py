@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import RootModel
 from starlette.responses import Response
 
 from server.api.body import json_body
@@ -11,6 +10,7 @@ from server.api.deps import AppServices, until_gone
 from server.api.openapi import Sent, gives, sent
 from server.api.prompts import Conversation
 from server.api.tgi.errors import TGI_ERRORS, TgiRoute
+from server.api.wire import Root
 from server.ipc import Tokenize, Tokenized
 
 router = APIRouter(route_class=TgiRoute)
@@ -32,7 +32,7 @@ class ChatTokens(Sent):
     templated_text: str
 
 
-class PlacedTokens(RootModel[list[PlacedToken]]):
+class PlacedTokens(Root[list[PlacedToken]]):
     """The tokens of a text."""
 
 
