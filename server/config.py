@@ -1,7 +1,7 @@
 """Every setting, as frozen pydantic models that are made once at start and passed in.
 
 Every key has a description, which is also its comment in `config.yaml` (`example.py` writes it).
-`config_file.py` reads them.
+`config_file.py` and `environment.py` read them.
 """
 
 import os
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ByteSize, Field, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.engine_config import EngineConfig, Frozen, on_off
 from server.sampling import SamplingParams
@@ -176,16 +175,8 @@ class PoolConfig(Frozen):
     )
 
 
-class Config(BaseSettings):
+class Config(Frozen):
     """The whole tree. Precedence: command line, environment, file, defaults."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="CORRAL_",
-        env_nested_delimiter="__",
-        defer_build=True,
-    )
 
     server: Annotated[ServerConfig, BeforeValidator(_section)] = Field(
         default=ServerConfig(), description="the HTTP side"
@@ -196,7 +187,7 @@ class Config(BaseSettings):
     models: Annotated[dict[str, ModelConfig], BeforeValidator(_section)] = Field(
         default={}, description="the pool, by the id that clients ask for"
     )
-    models_dir: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = Field(
+    models_dir: Annotated[tuple[Path, ...], BeforeValidator(_folders)] = Field(
         default=(),
         description="folders whose GGUF files are served too, with those of folders inside them; "
         "one or a list, relative to this file's folder",

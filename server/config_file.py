@@ -10,29 +10,8 @@ from typing import Any, cast
 
 import yaml
 from pydantic import ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-)
 
 from server.config import Config, ConfigError, ModelConfig
-
-
-class _Environment(EnvSettingsSource):
-    """The environment, whose names have no case; model ids are spelled as the file spells them."""
-
-    def __init__(self, settings_cls: type[BaseSettings], ids: Mapping[str, str]):
-        super().__init__(settings_cls)
-        self._ids = ids
-
-    def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        if isinstance(values.get("models"), dict):
-            models = values["models"].items()
-            values["models"] = {self._ids.get(id.lower(), id): entry for id, entry in models}
-        return values
 
 
 def load(path: Path | None, server: dict[str, object] | None = None) -> Config:
@@ -44,22 +23,10 @@ def load(path: Path | None, server: dict[str, object] | None = None) -> Config:
     models = values.get("models")
     known = cast("dict[object, object]", models) if isinstance(models, dict) else {}
     ids = {str(id).lower(): str(id) for id in known}
-
-    class FileConfig(Config):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            *_: PydanticBaseSettingsSource,
-            **__: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file = InitSettingsSource(settings_cls, values)
-            return (init_settings, _Environment(settings_cls, ids), file)
-
-    _refuse_unknown_variables()
+    for over in (_environment(ids), {"server": server} if server else {}):
+        values = _merged(values, over)
     try:
-        config = FileConfig.model_validate({"server": server} if server else {})
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, error))) from error
     base = path.parent if path else Path()
@@ -75,6 +42,27 @@ def load(path: Path | None, server: dict[str, object] | None = None) -> Config:
         "models_dir": tuple(base / folder.expanduser() for folder in config.models_dir),
     }
     return Config.model_construct(None, **settings)
+
+
+def _environment(ids: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of the environment. Raises ConfigError."""
+    _refuse_unknown_variables()
+    if not any(name.upper().startswith("CORRAL_") for name in os.environ):
+        return {}
+    from server.environment import read_environment
+
+    return read_environment(ids)
+
+
+def _merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with what stands `over` them, key by key at every depth."""
+    merged = dict(values)
+    for key, value in over.items():
+        under = merged.get(key)
+        if isinstance(under, dict) and isinstance(value, dict):
+            value = _merged(cast("dict[str, Any]", under), cast("dict[str, Any]", value))
+        merged[key] = value
+    return merged
 
 
 def _placed(model: ModelConfig, base: Path) -> dict[str, object]:

@@ -19,6 +19,7 @@ LEAVES = frozenset(
         "config_file",
         "copying",
         "engine_config",
+        "environment",
         "errands",
         "errors",
         "estimate",
@@ -80,7 +81,7 @@ NOT_AT_START = {
     "server.__main__": ("asyncio", "pydantic", "server.config", "server.ipc", "typer"),
     "server.commands.serve": (
         *("fastapi", "gguf", "huggingface_hub", "jinja2", "llama_cpp", "numpy", "rich"),
-        *("uvicorn", "server.api", "server.chat", "server.engine"),
+        *("pydantic_settings", "uvicorn", "server.api", "server.chat", "server.engine"),
     ),
     "server.commands.http": (
         *("gguf", "huggingface_hub", "llama_cpp", "llguidance", "matplotlib", "numpy", "rich"),
