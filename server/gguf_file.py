@@ -8,7 +8,6 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -47,8 +46,7 @@ class Tensor(NamedTuple):
     n_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One file. A model is made of one or of several."""
 
     values: Mapping[str, Value]

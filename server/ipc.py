@@ -41,8 +41,7 @@ Prompt = Text | Infill | tuple[int, ...]
 """Text for the model's tokenizer, or token ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grammar:
+class Grammar(NamedTuple):
     """What a whole answer must match. A worker refuses what it cannot enforce."""
 
     syntax: Literal["json_schema", "regex", "gbnf", "lark"]

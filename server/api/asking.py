@@ -1,8 +1,7 @@
 """From a sound request to the reply to a question: for endpoints that generate nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fastapi import Request
 
@@ -16,8 +15,7 @@ from server.pool.worker import Worker
 R = TypeVar("R", Embedded, Ranked)
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """A request that has found its model."""
 
     request: Request

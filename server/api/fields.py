@@ -5,8 +5,7 @@ Sampling parameters are whatever `SamplingParams` has, so a new one needs no cha
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, NamedTuple, assert_never
 
 from pydantic import ValidationError
 
@@ -53,8 +52,7 @@ NO_EFFECT: Mapping[str, tuple[object, ...]] = {
 HEADER_CHARS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Extras:
+class Extras(NamedTuple):
     """A body's extra fields, sorted out."""
 
     sampling: Mapping[str, object]

@@ -1,8 +1,7 @@
 """What a template can write down, found out by rendering small conversations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from server.chat.template import Template, render
 from server.errors import InvalidRequest
@@ -31,8 +30,7 @@ RESULT: Message = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a template shows of what it is given."""
 
     system: bool

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -25,8 +24,7 @@ SAID = {"role": "user", "content": "q-user"}
 ANSWERED = {"role": "assistant", "content": "q-answer"}
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What a GGUF says of the templates of its model. The header and a worker both tell."""
 
     template: str | None

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -42,8 +42,7 @@ RESERVED = frozenset(
 """Template variables that we set, so `chat_template_kwargs` may not."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
+class ChatFormat(NamedTuple):
     """How one model's template, its control tokens and its dialect go together."""
 
     template: Template

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import cast
+from typing import NamedTuple, cast
 
 from server.errors import InvalidRequest
 from server.ipc import Text
@@ -24,8 +24,7 @@ PRIVATE = ((0xE000, 0xF900), (0xF0000, 0xFFFFE))
 """Half-open ranges of code points that Unicode leaves to private use."""
 
 
-@dataclass(frozen=True, slots=True)
-class Control:
+class Control(NamedTuple):
     """The control tokens' texts: a pattern that finds any of them, and the longest one's length."""
 
     pattern: re.Pattern[str]
@@ -41,8 +40,7 @@ def control_texts(special: tuple[str, ...]) -> Control | None:
     return Control(re.compile("|".join(map(re.escape, texts))), len(texts[0]))
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(NamedTuple):
     """Three private characters: around a control text, and where a continued message ends."""
 
     start: str

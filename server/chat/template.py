@@ -1,7 +1,6 @@
 """Chat templates: jinja2 set up as transformers does it, in a sandbox with limits."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import NamedTuple, NoReturn, cast
@@ -41,8 +40,7 @@ def _strftime_now(format: str) -> str:
 SANDBOX = Sandbox()
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A compiled chat template and its source."""
 
     source: str

@@ -106,8 +106,7 @@ class Chosen(NamedTuple):
 UNNAMED = Chosen(None, "GGUF", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """How a turn is put to the engine, and how its answer is read."""
 
     prompt: Text

@@ -1,7 +1,7 @@
 """What an answer must match, from all that a request asks for together."""
 
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.chat.dialect import Dialect, Offer, grammar, no_calls
 from server.chat.lark import Spelling, regex, schema, up_to
@@ -11,8 +11,7 @@ from server.errors import InvalidRequest
 from server.ipc import Grammar
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """One turn's wishes: a format for the answer, calls, and thoughts before either."""
 
     turn: Turn

@@ -8,9 +8,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from server.config import Config, ConfigError, ModelConfig
 from server.errors import ModelLoadError, ModelNotFound
@@ -29,8 +29,7 @@ MOST_NAMED = 20
 """Models that a refusal names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One model: how it is run, what its header says, or why it cannot be read."""
 
     id: str

@@ -7,9 +7,9 @@ above, they hardly get better.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from server.errors import InvalidRequest, PullError
 from server.filenames import part_of, quant_in
@@ -25,8 +25,7 @@ WANTED = "file"
 GiB = 2**30
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
+class RemoteFile(NamedTuple):
     """A file of a repository. `digest`: sha256, or git's own sha1 of a file outside of LFS."""
 
     path: str
@@ -38,8 +37,7 @@ class RemoteFile:
         return PurePosixPath(self.path).name
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """One GGUF of a repository, all its parts."""
 
     path: str
@@ -71,16 +69,14 @@ class Offer:
         return self.size + self.size // 10 + GiB // 2
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """Free bytes of a machine."""
 
     ram: int
     vram: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What to fetch, and why that."""
 
     offers: tuple[Offer, ...]

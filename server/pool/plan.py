@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
@@ -28,8 +27,7 @@ Place = Literal["gpu", "memory", "none"]
 """Where a quant fits: on the GPUs alone, on them and in RAM together, or nowhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A memory beside the RAM: a GPU of this machine, or a device that an RPC server lends."""
 
     name: str
@@ -42,8 +40,7 @@ class Column:
         return self.name if self.server is None else f"{self.name} of {self.server}"
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """What to plan for; None is as the model's settings say."""
 
     n_ctx: int | None = None
@@ -62,8 +59,7 @@ class Order:
         return config.model_copy(update={**update, "n_gpu_layers": "auto"})
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One number of offloaded layers, with cells for all slots."""
 
     n_gpu_layers: int
@@ -72,8 +68,7 @@ class Row:
     fit: Fit
 
 
-@dataclass(frozen=True, slots=True)
-class Quant:
+class Quant(NamedTuple):
     """One of a family."""
 
     id: str
@@ -82,8 +77,7 @@ class Quant:
     fits: Place
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """All that can be said before a model is loaded. Bytes."""
 
     id: str

@@ -3,8 +3,8 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from server.filenames import part_name, part_of
 
@@ -14,8 +14,7 @@ MOST_NAMED = 8
 """Missing parts that are told by their numbers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """One model, of one file or several."""
 
     stem: str

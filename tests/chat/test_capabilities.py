@@ -1,7 +1,5 @@
 """What is found out about templates; tests/chat/test_history.py shows what comes of it."""
 
-from dataclasses import replace
-
 from server.chat.capabilities import Capabilities, probe
 from server.chat.template import compile_template
 
@@ -23,8 +21,8 @@ def test_a_template_that_shows_everything() -> None:
         "{{ tools | tojson }}{% for m in messages %}{{ m.content }}"
         "{% for c in m.tool_calls %}{{ c | tojson }}{% endfor %}{% endfor %}"
     )
-    assert probe(compile_template(source), "", "") == replace(
-        LITTLE, system=True, tools=True, calls=True, several_calls=True, results=True, rows=True
+    assert probe(compile_template(source), "", "") == LITTLE._replace(
+        system=True, tools=True, calls=True, several_calls=True, results=True, rows=True
     )
 
 

@@ -1,6 +1,5 @@
 """Who chooses the template, in which order; what stands after answers."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ from server.chat.template import compile_template
 from server.errors import InvalidRequest
 
 NONE = Known(None, None, None, ("some-model",), "llama")
-OWN = replace(NONE, template="own {{ messages[0].content }}")
-BAGEL = replace(NONE, names=("jondurbin_bagel-dpo-8x7b-v0.2", "bagel"))
+OWN = NONE._replace(template="own {{ messages[0].content }}")
+BAGEL = NONE._replace(names=("jondurbin_bagel-dpo-8x7b-v0.2", "bagel"))
 
 
 class TestOrder:
@@ -30,7 +29,7 @@ class TestOrder:
         assert (choice.name, choice.origin) == ("vicuna", "configuration")
 
     def test_then_the_gguf(self) -> None:
-        choice = choose(replace(BAGEL, template="x"))
+        choice = choose(BAGEL._replace(template="x"))
         assert (choice.source, choice.name, choice.origin) == ("x", None, "GGUF")
 
     def test_then_the_family(self) -> None:
@@ -52,7 +51,7 @@ class TestOrder:
 
 class TestTools:
     BOTH = Known("plain", "for tools", None, ("m",), "llama")
-    ALL = replace(BOTH, document_template="for documents")
+    ALL = BOTH._replace(document_template="for documents")
 
     def test_the_template_for_tools(self) -> None:
         assert choose(self.BOTH, tools=True).source == "for tools"
@@ -65,9 +64,9 @@ class TestTools:
         assert choose(self.BOTH, documents=True).source == "plain"
 
     def test_the_only_template(self) -> None:
-        only = replace(NONE, document_template="for documents")
+        only = NONE._replace(document_template="for documents")
         assert choose(only).source == "for documents"
-        assert choose(replace(self.BOTH, template=None)).source == "for tools"
+        assert choose(self.BOTH._replace(template=None)).source == "for tools"
 
     def test_others_come_first(self) -> None:
         assert choose(self.BOTH, "chatml", tools=True).origin == "configuration"
@@ -91,7 +90,7 @@ class TestRecognised:
             "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] +"
             " '<|im_end|>' + '\\n' }}{% endfor %}"
         )
-        choice = choose(replace(NONE, template=source))
+        choice = choose(NONE._replace(template=source))
         found = recognised(choice, compile_template(source), "<s>", "</s>")
         assert (found.name, found.origin) == ("chatml", "GGUF")
         assert "<|im_end|>" in found.stops
@@ -101,7 +100,7 @@ class TestRecognised:
         assert recognised(choice, compile_template(choice.source), "<s>", "</s>") is choice
 
     def test_a_template_that_refuses(self) -> None:
-        choice = choose(replace(NONE, template="{{ raise_exception('no') }}"))
+        choice = choose(NONE._replace(template="{{ raise_exception('no') }}"))
         assert recognised(choice, compile_template(choice.source), "<s>", "</s>") is choice
 
 

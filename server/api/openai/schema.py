@@ -4,8 +4,7 @@ import hashlib
 import json
 import time
 import uuid
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import (
     BeforeValidator,
@@ -129,8 +128,7 @@ class Usage(Wire):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What the whole answer and every chunk of a stream have in common."""
 
     id: str

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from server.api.answers import AnswerEvent, Echoed, End, EndReason, Piece, Tokens
 from server.api.openai.logprobs import mean_logprob
@@ -22,8 +21,7 @@ from server.api.tgi.wire import Sequence as TokenSequence
 from server.ipc import TokenScore
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What of a request its answer depends on."""
 
     prompt: str

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from fastapi import Request
 
@@ -26,8 +27,7 @@ from server.ipc import Tokenize, Tokenized
 from server.pool.worker import Worker
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """A conversation up to the answer."""
 
     past: Sequence[Record]
