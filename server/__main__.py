@@ -1,5 +1,6 @@
 """`corral`, and `python -m server`."""
 
+import os
 import sys
 from contextlib import closing
 
@@ -9,6 +10,8 @@ from server.pool.spare import Spare
 
 def main() -> None:
     """Run the command line, for `corral serve` with a worker's process ahead."""
+    # Pydantic would look through all installed packages for plugins, here and in each worker.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with closing(Spare(COMMAND)) as spare:
         if sys.argv[1:2] == ["serve"]:
             # What it imports takes as long as what we do, and its model has to wait for both.

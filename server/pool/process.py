@@ -19,8 +19,6 @@ ENVIRON = {
     "GGML_NO_BACKTRACE": "1",
     # Nothing here multiplies matrices by numpy, whose threads take from those who start beside us.
     "OPENBLAS_NUM_THREADS": "1",
-    # Pydantic would look through all installed packages for plugins, at each start.
-    "PYDANTIC_DISABLE_PLUGINS": "__all__",
 }
 """Of a worker, where nothing else is said."""
 
