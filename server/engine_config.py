@@ -199,6 +199,11 @@ class EngineConfig(Frozen):
         default=True, description="repack weights for the processor (AMX and others)"
     )
 
+    @property
+    def names_devices(self) -> bool:
+        """Whether it says what to compute on beside the CPU; else that is all GPUs."""
+        return bool(self.devices or self.rpc_servers)
+
     @field_validator("tensor_split")
     @classmethod
     def _positive(cls, value: tuple[float, ...]) -> tuple[float, ...]:

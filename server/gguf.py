@@ -154,7 +154,7 @@ def read_ends(path: Path) -> tuple[str, str]:
     texts: list[str] = []
     values = read_part(path, texts).values
     ids = (values.get(f"tokenizer.ggml.{end}_token_id") for end in ("bos", "eos"))
-    bos, eos = (texts[id] if isinstance(id, int) and id < len(texts) else "" for id in ids)
+    bos, eos = (texts[id] if isinstance(id, int) and 0 <= id < len(texts) else "" for id in ids)
     return bos, eos
 
 

@@ -162,7 +162,7 @@ class _Walk:
         item, count = self._number("I"), self._number("Q")
         if item == STRING:
             self._pass_strings(count)
-        elif whole and count <= MOST_LAYERS:
+        elif whole and count <= MOST_LAYERS and _code(item) not in "fd":
             return tuple(int(self._scalar(item)) for _ in range(count))
         else:
             self._take(count * struct.calcsize("=" + _code(item)))

@@ -111,6 +111,15 @@ def test_the_ends_of_texts(tiny: Path, tmp_path: Path, model_path: Path) -> None
     assert read_ends(beyond) == ("", "")
 
 
+def test_numbers_of_layers_that_are_none(tmp_path: Path) -> None:
+    """Their count stands for them, as for any array that is not looked into."""
+    path = tmp_path / "odd.gguf"
+    writer = gguf.GGUFWriter(path, "tiny")
+    writer.add_array("tiny.feed_forward_length", [float("nan"), float("inf")])
+    write(writer)
+    assert read_header(path).n_ff == 0
+
+
 def test_a_vocabulary_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "odd.gguf"
     writer = gguf.GGUFWriter(path, "tiny")

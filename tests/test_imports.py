@@ -81,15 +81,17 @@ NOT_AT_START = {
     "server.__main__": ("asyncio", "pydantic", "server.config", "server.ipc", "typer"),
     "server.commands.serve": (
         *("fastapi", "gguf", "huggingface_hub", "jinja2", "llama_cpp", "numpy", "rich"),
-        *("pydantic_settings", "uvicorn", "server.api", "server.chat", "server.engine"),
+        *("uvicorn", "server.api", "server.chat", "server.engine"),
     ),
+    "server.config_file": ("pydantic_settings",),
     "server.commands.http": (
         *("gguf", "huggingface_hub", "llama_cpp", "llguidance", "matplotlib", "numpy", "rich"),
         *("pydantic.v1", "server.engine"),
     ),
 }
 """What has not been imported by then, for it costs time and memory: in a worker, in the server when
-it starts a worker's process, when it begins to load, and when it answers."""
+it starts a worker's process, begins to load, reads its settings, and answers.
+"""
 
 NAMELESS = frozenset({"utils", "util", "helpers", "base", "common", "misc", "manager"})
 

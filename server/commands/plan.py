@@ -19,6 +19,7 @@ from server.errors import InvalidRequest
 from server.placement import settle
 from server.pool import machine
 from server.pool.catalog import read_catalog
+from server.pool.devices import find
 from server.pool.dry_run import Size, dry_run
 from server.pool.offers import shown
 from server.pool.plan import Order, Plan, Row, figures, plan, plan_file, read_bytes, room
@@ -96,7 +97,8 @@ def told(plan: Plan) -> list[Size]:
     """What llama.cpp says of `auto`. Raises InvalidRequest, EngineError."""
     if plan.config.rpc_servers:
         raise InvalidRequest("--exact knows the GPUs of this machine, not RPC servers", "exact")
-    n_gpus = len(machine.free_gpus())
+    named = asyncio.run(find(plan.config)).all if plan.config.devices else None
+    n_gpus = len(machine.free_gpus() if named is None else named)
     if len(plan.free.gpus) != n_gpus:
         raise InvalidRequest(
             f"--exact asks llama.cpp, which finds {n_gpus} GPUs here, not {len(plan.free.gpus)}",

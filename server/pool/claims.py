@@ -53,15 +53,15 @@ class Claims:
     def __init__(self, footprints: Footprints):
         self._footprints = footprints
         self._devices: dict[_Named, tuple[Devices, float]] = {}
-        """By how models with RPC servers name them, and when they were asked."""
+        """By how models name their own, and when these were asked."""
 
     def least(self, entry: Entry, total: Need) -> Need:
         """What the model must have, where `total` is all there is. No memory if its file is bad."""
         if entry.header is None:
             return Need(0, servers=entry.servers)
         devices = self.devices(entry)
-        if entry.servers and devices is None:
-            # Its servers are to be asked, and have to be free for that.
+        if devices is None and entry.config.engine.names_devices:
+            # These are to be asked, and RPC servers have to be free for that.
             return Need(0, servers=entry.servers)
         more = self._more(self._key(entry))
         room = total if devices is None else devices.room(total)
@@ -71,24 +71,29 @@ class Claims:
         return _corrected(entry, need, more)
 
     def devices(self, entry: Entry) -> Devices | None:
-        """What the model computes on, as its RPC servers last said."""
+        """What the model computes on, as it was last found; None: all GPUs, or not yet known."""
+        if entry.config.engine.devices == ("none",):
+            return Devices(())
         known = self._devices.get(_named(entry))
         return None if known is None else known[0]
 
     def outdated(self, entry: Entry) -> bool:
-        """Whether its RPC servers are to be asked before it is loaded."""
+        """Whether its devices are to be asked before it is loaded."""
+        engine = entry.config.engine
+        if not engine.names_devices or engine.devices == ("none",):
+            return False
         _, asked = self._devices.get(_named(entry), (None, -math.inf))
-        return bool(entry.servers) and time.monotonic() - asked > LENT_S
+        return time.monotonic() - asked > LENT_S
 
     def meet(self, entry: Entry, devices: Devices) -> None:
-        """What its RPC servers have said."""
+        """What was found where it is to compute."""
         self._devices[_named(entry)] = devices, time.monotonic()
 
     def range(self, entry: Entry, total: Need) -> tuple[Need, Need] | None:
         """Between what it may turn out to need; None where llama.cpp could say no more of it."""
         key, header, engine = self._key(entry), entry.header, entry.config.engine
         known = self._footprints.of(key) or self._footprints.told(key)
-        if header is None or known or engine.devices or engine.rpc_servers:
+        if header is None or known or engine.names_devices:
             return None
         # Where layers go as far as they fit, they fit into a larger or a smaller room.
         low, high = (
@@ -115,7 +120,7 @@ class Claims:
         need = _corrected(entry, here, more)
         spare = min(engine.prefix_cache, max(0, free.ram - need.ram) // 2)
         decided = placement.settle(engine, placed).model_copy(update={"prefix_cache": spare})
-        if engine.devices or engine.rpc_servers:
+        if engine.names_devices:
             # These may be other memories than those we know of: llama.cpp decides.
             own = {name: getattr(engine, name) for name in PLACES}
             decided = decided.model_copy(update=own)

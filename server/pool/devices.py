@@ -1,4 +1,4 @@
-"""The devices of a model that has RPC servers: what they have free, and what goes to which."""
+"""The devices of a model that names its own: what they have free, and what goes to which."""
 
 import sys
 from dataclasses import dataclass
@@ -64,9 +64,9 @@ class Devices:
 
 
 async def find(config: EngineConfig, command: tuple[str, ...] = COMMAND) -> Devices:
-    """The devices of a model, as its servers say now.
+    """The devices of a model, as they are now.
 
-    Raises ModelLoadError, which names the server that does not answer.
+    Raises ModelLoadError, which names the server that does not answer, or what there is not.
     """
     question = config.devices, config.rpc_servers
     try:
@@ -74,6 +74,7 @@ async def find(config: EngineConfig, command: tuple[str, ...] = COMMAND) -> Devi
     except EngineError as error:
         message = error.message
         if "engine." not in message:
-            message = f"engine.rpc_servers: {', '.join(config.rpc_servers)}: {message}"
+            key = "rpc_servers" if config.rpc_servers else "devices"
+            message = f"engine.{key}: {', '.join(config.rpc_servers or config.devices)}: {message}"
         raise ModelLoadError(message) from None
     return Devices(tuple(map(Device.model_validate_json, answer.splitlines())))

@@ -1,7 +1,7 @@
 """Inquiries: what must be known of models before it is decided whether there is room for them.
 
-* What RPC servers have free, of models that name some. These have to be free for that, and the
-  model has them until they have answered: they have one client at a time.
+* What the devices have free that a model names. RPC servers have to be free for that, and the model
+  has them until they have answered: they have one client at a time.
 * What llama.cpp would take, where the estimate does not tell: where a little less of it, or more,
   makes a difference.
 

@@ -15,7 +15,7 @@ class Oracle:
     """Answers questions about models."""
 
     async def devices(self, entry: Entry) -> Devices:
-        """What the model computes on. Raises ModelLoadError, which names a server at fault."""
+        """What the model computes on. Raises ModelLoadError, which names what is at fault."""
         return await find(entry.config.engine)
 
     async def beyond(self, entry: Entry, placed: Placement) -> Need:

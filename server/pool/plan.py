@@ -129,10 +129,10 @@ async def room(
 ) -> tuple[Need, Devices | None]:
     """What was said to be free, and what is free where nothing was said.
 
-    A model with RPC servers has their devices, and they are asked. Raises ModelLoadError where one
-    does not answer.
+    A model may have devices of its own, which are asked. Raises ModelLoadError where an RPC server
+    does not answer, or there is no such device.
     """
-    if gpus is None and engine.rpc_servers:
+    if gpus is None and engine.names_devices:
         devices = await find(engine)
         gpus = [device.free for device in devices.all]
         return Need(machine.ram() if ram is None else ram, tuple(gpus)), devices

@@ -152,3 +152,21 @@ def test_devices_of_an_rpc_server(folder: Path, model_path: Path) -> None:
     # What is said to be free needs no server.
     said = CliRunner().invoke(app, [*args, "--gpu-free", "1GiB"])
     assert said.exit_code == 0 and "GPU 0" in said.output
+
+
+@pytest.mark.parametrize(
+    ("devices", "shown"),
+    [
+        ("none", "auto: 0 of 31 layers on the GPU"),
+        ("CUDA77", "engine.devices: there is no CUDA77; "),
+    ],
+)
+def test_devices_that_a_model_names(
+    folder: Path, model_path: Path, devices: str, shown: str
+) -> None:
+    model = {"path": str(model_path), "engine": {"devices": devices}}
+    path = folder / "named.yaml"
+    path.write_text(json.dumps({"models": {"one": model}, "hf_cache": "off"}))
+    told = CliRunner().invoke(app, ["plan", "one", "--config", str(path)])
+    assert shown in told.output
+    assert told.exit_code == int(devices != "none")

@@ -71,7 +71,7 @@ class Asked(Oracle):
     """Has no answer but what it is given.
 
     `more`: bytes of RAM beyond the estimate, by id. `lent`: what RPC servers have free; others do
-    not answer.
+    not answer. GPUs of this machine go by their numbers, and have less free than the pool.
     """
 
     def __init__(self) -> None:
@@ -89,12 +89,13 @@ class Asked(Oracle):
         for server in servers:
             if server not in self.lent:
                 raise ModelLoadError(f"engine.rpc_servers: {server}: Connection refused")
-        return Devices(
-            tuple(
-                Device(name=f"RPC{i}", server=server, number=None, free=self.lent[server])
-                for i, server in enumerate(servers)
-            )
+        lent = (
+            Device(name=f"RPC{i}", server=server, number=None, free=self.lent[server])
+            for i, server in enumerate(servers)
         )
+        named = entry.config.engine.devices
+        ours = (Device(name=name, server=None, number=int(name[-1]), free=1) for name in named)
+        return Devices((*lent, *ours))
 
     async def beyond(self, entry: Entry, placed: Placement) -> Need:
         assert placed.need.ram
@@ -427,6 +428,26 @@ async def test_what_lies_with_an_rpc_server_is_not_counted_here(machine: Machine
         assert claim.estimated < total.ram
         assert claim.lent[SERVER] > GPU_BYTES
         assert claim.config.engine.n_gpu_layers == "auto", "the worker knows best what is free"
+
+
+@pytest.mark.parametrize(
+    ("devices", "used", "asked"),
+    [((), (True, True), ""), (("CUDA1",), (False, True), "a"), (("none",), (False, False), "")],
+)
+async def test_a_model_takes_of_the_gpus_that_it_names(
+    machine: Machine, devices: tuple[str, ...], used: tuple[bool, ...], asked: str
+) -> None:
+    engine = ENGINE.model_copy(update={"devices": devices, "n_gpu_layers": "all"})
+    gpus = (2 * GIB, 2 * GIB)
+    config = machine.config({"a": machine.model("a", engine)}, 9, gpu_budget=gpus)
+    async with machine.open(config) as pool:
+        await use(pool, "a")
+        claim = pool.residents["a"].claim
+        assert claim is not None
+        taken = (*claim.need.gpus, 0, 0)
+        assert tuple(n_bytes > 0 for n_bytes in taken[:2]) == used
+        assert claim.config.engine.devices == devices
+    assert machine.oracle.met == asked
 
 
 async def test_an_rpc_server_that_does_not_answer(machine: Machine) -> None:
