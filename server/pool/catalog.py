@@ -19,7 +19,7 @@ from server.gguf import Header
 from server.pool import scan
 from server.pool.cache_folder import cache_folder
 from server.pool.endpoints import resolved
-from server.pool.header_cache import HeaderCache
+from server.pool.header_cache import HeaderCache, Stamp, stamps_of
 from server.pool.names import Names
 from server.pool.scan import Found
 
@@ -40,6 +40,8 @@ class Entry(NamedTuple):
     configured: bool
     servers: frozenset[str] = frozenset()
     """RPC servers that it has, each by one spelling."""
+    stamps: tuple[Stamp, ...] = ()
+    """Of its files, when they were looked at."""
 
     @property
     def offered(self) -> bool:
@@ -53,6 +55,7 @@ class Entry(NamedTuple):
             (ours.path, ours.engine) == (theirs.path, theirs.engine)
             and self.found == other.found
             and self.header == other.header
+            and self.stamps == other.stamps
             and self.fault == other.fault
         )
 
@@ -166,8 +169,10 @@ def _entry(
     configured: bool,
 ) -> Entry:
     header, fault = None, found.fault
+    stamps: tuple[Stamp, ...] = ()
     if fault is None:
         try:
+            stamps = stamps_of(found.parts)
             header = cache.read(found.parts)
         except ModelLoadError as error:
             fault = error.message.removeprefix(f"{found.parts[0]}: ")
@@ -176,7 +181,7 @@ def _entry(
     if header is not None and header.kind == "model" and not header.n_params:
         fault = "it has no weights"
     servers = frozenset(map(resolve, config.engine.rpc_servers))
-    return Entry(id, config, found, header, fault, configured, servers)
+    return Entry(id, config, found, header, fault, configured, servers, stamps)
 
 
 def _ids(found: Sequence[Found], taken: set[str]) -> list[str]:

@@ -22,6 +22,11 @@ Stamp = tuple[int, int]
 """A file's size in bytes, and when it was last changed, in nanoseconds."""
 
 
+def stamps_of(parts: Sequence[Path]) -> tuple[Stamp, ...]:
+    """Of the files as they are now. Raises OSError."""
+    return tuple((stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, parts))
+
+
 class _Kept(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -46,7 +51,7 @@ class HeaderCache:
     def read(self, parts: Sequence[Path]) -> Header:
         """The header of the model made of `parts`. Raises ModelLoadError or OSError."""
         key = str(parts[0].absolute())
-        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, parts)]
+        stamps = list(stamps_of(parts))
         kept = self._kept.get(key)
         if kept is None or kept.stamps != stamps:
             kept = _Kept(stamps=stamps, header=read_header(parts[0]))

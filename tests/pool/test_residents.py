@@ -758,6 +758,24 @@ async def test_a_reload_leaves_alone_what_is_as_it_was(machine: Machine) -> None
         lease.release()
 
 
+async def test_a_file_with_other_weights_is_another_model(machine: Machine) -> None:
+    """Its header may say the same, and one that was damaged may be whole by now."""
+    async with machine.open(machine.config("ab", 2), "serve,fail,serve,serve") as pool:
+        await use(pool, "a")
+        with pytest.raises(ModelLoadError):
+            await use(pool, "b")
+        assert (await pool.reload(machine.config("ab", 2))).changed == ()
+        number = pid(pool, "a")
+        for id in "ab":
+            path = machine.model(id).path
+            whole = bytearray(path.read_bytes())
+            whole[-1] ^= 1
+            path.write_bytes(whole)
+        assert (await pool.reload(machine.config("ab", 2))).changed == ("a", "b")
+        await use(pool, "b", "a")
+        assert pid(pool, "a") != number
+
+
 async def test_what_needs_no_restart_holds_at_once(machine: Machine) -> None:
     async with machine.open(machine.config({"a": machine.model("a")}, 2)) as pool:
         await use(pool, "a")
