@@ -2,9 +2,10 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Ids
 from functools import cached_property
+from itertools import compress
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,8 +29,8 @@ class Tokenizer(Protocol):
 
     @property
     def pointer(self) -> Any: ...
-    def is_end(self, token: int) -> bool: ...
-    def is_control(self, token: int) -> bool: ...
+    def is_end(self, token: int, /) -> bool: ...
+    def is_control(self, token: int, /) -> bool: ...
     @property
     def fim(self) -> tuple[int, int, int] | None: ...
     def text(self, token: int) -> str: ...
@@ -51,7 +52,7 @@ class Vocabulary:
     @cached_property
     def ends(self) -> Tokens:
         """Ids of the tokens that end a generation."""
-        return np.array([t for t in range(self.n_tokens) if self.raw.is_end(t)], np.int32)
+        return np.array(self._all(self.raw.is_end), np.int32)
 
     @cached_property
     def end_set(self) -> frozenset[int]:
@@ -61,8 +62,12 @@ class Vocabulary:
     @cached_property
     def special(self) -> dict[str, int]:
         """Control tokens, text -> id."""
-        controls = (t for t in range(self.n_tokens) if self.raw.is_control(t))
+        controls = self._all(self.raw.is_control)
         return {text: t for t in controls if (text := self.raw.text(t))}
+
+    def _all(self, has: Callable[[int], bool]) -> list[int]:
+        """The tokens of which it is true. There may be a quarter of a million to ask."""
+        return list(compress(range(self.n_tokens), map(has, range(self.n_tokens))))
 
     def look_through(self) -> None:
         """Find the tokens of both kinds, which takes a while. Safe to do on any thread."""

@@ -4,6 +4,8 @@
 # pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
 import ctypes
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,11 @@ class RawVocabulary:
         self.adds_bos: bool = C.llama_vocab_get_add_bos(self._pointer)
         self.adds_eos: bool = C.llama_vocab_get_add_eos(self._pointer)
         self.adds_sep: bool = C.llama_vocab_get_add_sep(self._pointer)
+        # Asked of every token at each load, so that no line of Python is run for one.
+        self.is_end: Callable[[int], bool] = partial(C.llama_vocab_is_eog, self._pointer)
+        """Whether the token ends a generation."""
+        self.is_control: Callable[[int], bool] = partial(C.llama_vocab_is_control, self._pointer)
+        """Whether the token steers the model and is no text."""
 
     @property
     def pointer(self) -> Any:
@@ -41,14 +48,6 @@ class RawVocabulary:
             C.llama_vocab_fim_mid(self._pointer),
         )
         return tokens if min(tokens) >= 0 else None
-
-    def is_end(self, token: int) -> bool:
-        """Whether the token ends a generation."""
-        return C.llama_vocab_is_eog(self._pointer, token)
-
-    def is_control(self, token: int) -> bool:
-        """Whether the token steers the model and is no text."""
-        return C.llama_vocab_is_control(self._pointer, token)
 
     def text(self, token: int) -> str:
         """The token as it stands in the vocabulary; empty for -1, which is no token."""
