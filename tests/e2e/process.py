@@ -110,13 +110,14 @@ class Corral:
         assert found, f"it does not serve:\n{self.log.text}"
         return found[1]
 
+    def started(self) -> list[psutil.Process]:
+        """The processes of models, and the one that waits for the next."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if WORKER_ARGUMENT in _command(child)]
+
     def workers(self) -> list[psutil.Process]:
         """The processes of the loaded models."""
-        found = [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if WORKER_ARGUMENT in _command(child) and _has_model(child)
-        ]
+        found = [child for child in self.started() if _has_model(child)]
         self._seen.update((worker.pid, worker) for worker in found)
         return found
 

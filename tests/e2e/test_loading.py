@@ -19,6 +19,7 @@ from tests.e2e.process import (
     ANSWER_S,
     N_THREADS,
     START_S,
+    Corral,
     eventually,
     serving,
     until_ready,
@@ -27,16 +28,21 @@ from tests.e2e.process import (
 from tests.e2e.wire import error_of
 
 
+def held_up(corral: Corral) -> psutil.Process:
+    """The worker of a server that starts, stopped before it has even imported llama.cpp."""
+    found = list[psutil.Process]()
+    eventually(lambda: bool(found.extend(corral.started()) or found), "a worker", START_S)
+    (worker,) = found
+    worker.suspend()
+    return worker
+
+
 def test_alive_then_ready(tmp_path: Path, model_path: Path) -> None:
     engine = {"n_ctx": 128, "n_slots": 1, "n_threads": N_THREADS}
     model = {"path": str(model_path), "preload": True, "engine": engine}
     config = write_config(tmp_path, {MODEL: model}, {"load_wait_s": 0.1})
     with serving(config, how=signal.SIGINT) as corral:
-        found = list[psutil.Process]()
-        # Held up before it has even imported llama.cpp.
-        eventually(lambda: bool(found.extend(corral.workers()) or found), "a worker", START_S)
-        (worker,) = found
-        worker.suspend()
+        worker = held_up(corral)
         url = corral.wait_until_it_listens()
         with httpx.Client(base_url=url, timeout=ANSWER_S) as http, sdk_at(url) as sdk:
             assert http.get("/healthz").status_code == 200
@@ -86,12 +92,10 @@ class Told(NamedTuple):
 def loading(config: Path) -> Generator[Told]:
     """A server whose only model does not get on with its load."""
     with serving(config) as corral:
-        found = list[psutil.Process]()
-        eventually(lambda: bool(found.extend(corral.workers()) or found), "a worker", START_S)
-        found[0].suspend()
+        worker = held_up(corral)
         url = corral.wait_until_it_listens()
         with sdk_at(url) as sdk:
-            yield Told(found[0], sdk, async_sdk_at(url))
+            yield Told(worker, sdk, async_sdk_at(url))
 
 
 def chatted(told: Told) -> str:
