@@ -3,11 +3,14 @@
 The standard tests are programs/langchain_suite.py, which names what is left out and why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
+from tests.e2e.asking import MODEL
 from tests.e2e.pages import blocks, here
-from tests.e2e.process import ROOT
+from tests.e2e.process import N_THREADS, ROOT, serving, write_config
 from tests.third_party.running import HERE, python, run
 
 GUIDE = ROOT / "docs" / "langchain.md"
@@ -19,12 +22,21 @@ def test_the_standard_tests(environ: Mapping[str, str], tmp_path: Path) -> None:
     run([python(), "-m", "pytest", "-rsxX", "langchain_suite.py"], tmp_path, environ)
 
 
-def test_the_guide(url: str, tmp_path: Path) -> None:
+@pytest.fixture
+def talkative(model_path: Path, tmp_path: Path) -> Iterator[str]:
+    """The URL of a model that does not end an answer before it has begun, as a small one may."""
+    engine = {"n_ctx": 4096, "n_slots": 4, "n_threads": N_THREADS}
+    model = {"path": str(model_path), "engine": engine, "sampling": {"min_tokens": 4}}
+    with serving(write_config(tmp_path, {MODEL: model})) as corral:
+        yield corral.wait_until_it_listens()
+
+
+def test_the_guide(talkative: str, tmp_path: Path) -> None:
     """Its blocks are one program, and each prints something."""
     parts = blocks(GUIDE, "python")
     assert len(parts) >= 8
     program = tmp_path / "guide.py"
-    program.write_text(here(f"print({NEXT!r})\n".join(parts), url))
+    program.write_text(here(f"print({NEXT!r})\n".join(parts), talkative))
     printed = run([python(), program], tmp_path).split(NEXT)
     assert len(printed) == len(parts)
     assert all(text.strip() for text in printed), printed
