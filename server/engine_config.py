@@ -20,6 +20,9 @@ from pydantic import (
 DRAFTED_ROWS = 32
 """Logits in a forward with drafts: each row is a whole vocabulary wide, and takes its time."""
 
+N_UBATCH = 512
+"""What llama.cpp computes at once where nobody says otherwise, in tokens."""
+
 KVQuant = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 
@@ -76,7 +79,12 @@ class EngineConfig(Frozen):
         default=256, ge=0, description="requests that may wait for a slot; more get a 429"
     )
     n_batch: int = Field(default=2048, ge=1, description="most tokens in one forward")
-    n_ubatch: int = Field(default=512, ge=1, description="tokens that llama.cpp computes at once")
+    n_ubatch: int | None = Field(
+        default=None,
+        ge=1,
+        description="tokens that llama.cpp computes at once; null: 512, or 256 on a CPU without "
+        "flash attention",
+    )
     n_draft: int = Field(
         default=15,
         ge=0,
@@ -198,6 +206,11 @@ class EngineConfig(Frozen):
     use_extra_bufts: bool = Field(
         default=True, description="repack weights for the processor (AMX and others)"
     )
+
+    @property
+    def ubatch(self) -> int:
+        """Tokens that llama.cpp computes at once."""
+        return min(self.n_ubatch or N_UBATCH, self.n_batch)
 
     @property
     def names_devices(self) -> bool:

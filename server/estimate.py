@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from server.engine_config import DRAFTED_ROWS, EngineConfig
 from server.gguf import Header, Layer
-from server.layout import choose_flash_attn, has_amx
+from server.layout import choose_attention, has_amx
 
 KV_BYTES = {
     "f32": 4.0,
@@ -87,7 +87,7 @@ def estimate(
     It runs `n_slots` requests of up to `n_ctx` tokens, in one pool of `n_cells`, or each in cells
     of its own.
     """
-    config = choose_flash_attn(config, on_gpu=False, has_amx=has_amx())
+    config = choose_attention(config, on_gpu=False, has_amx=has_amx())
     n_seen = padded(n_ctx if n_cells is None else n_cells)
     n_all = n_seen * n_slots if n_cells is None else n_seen
     rows = output_buffer(header, output_rows(config, n_slots))
@@ -104,11 +104,6 @@ def worker_bytes(header: Header) -> int:
     return WORKER_BYTES + header.n_vocab * TOKEN_BYTES
 
 
-def batch_size(config: EngineConfig) -> int:
-    """Tokens that llama.cpp computes at once."""
-    return min(config.n_ubatch, config.n_batch)
-
-
 def layer_buffer(header: Header, config: EngineConfig, n_seen: int) -> int:
     """What the layers compute in, for a batch whose tokens can look at `n_seen` cells.
 
@@ -120,13 +115,13 @@ def layer_buffer(header: Header, config: EngineConfig, n_seen: int) -> int:
     mask = n_seen / 2 if flash else n_seen
     attention = 6 * header.n_embd + (0 if flash else header.n_head * n_seen)
     feed_forward = 3 * header.n_ff + 4 * header.n_embd
-    return round(FLOAT * batch_size(config) * (mask + max(attention, feed_forward)))
+    return round(FLOAT * config.ubatch * (mask + max(attention, feed_forward)))
 
 
 def mask_bytes(config: EngineConfig, n_seen: int) -> int:
     """The mask alone, which every device has."""
     flash = config.flash_attn != "off"
-    return FLOAT * batch_size(config) * n_seen // (2 if flash else 1)
+    return FLOAT * config.ubatch * n_seen // (2 if flash else 1)
 
 
 def logits_buffer(header: Header, config: EngineConfig) -> int:
@@ -134,7 +129,7 @@ def logits_buffer(header: Header, config: EngineConfig) -> int:
 
     In RAM it is set aside and hardly ever touched, hence not estimated; a GPU's memory is taken.
     """
-    return FLOAT * batch_size(config) * (header.n_vocab + 2 * header.n_embd)
+    return FLOAT * config.ubatch * (header.n_vocab + 2 * header.n_embd)
 
 
 def output_rows(config: EngineConfig, n_slots: int) -> int:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from server import estimate as sizes
 from server.engine_config import EngineConfig
 from server.gguf import Header
-from server.layout import Layout, choose_flash_attn, has_amx
+from server.layout import Layout, choose_attention, has_amx
 
 MARGIN = 0.05
 """Share of a memory that is left to others."""
@@ -104,7 +104,7 @@ def place(
     `n_cpu_moe`: layers, from the first, whose experts stay in RAM; None: as configured.
     """
     n_layers = min(n_gpu_layers, header.n_layer + 1) if n_gpus else 0
-    config = choose_flash_attn(config, n_layers > 0, has_amx())
+    config = choose_attention(config, n_layers > 0, has_amx())
     moe = cpu_moe(config, header.n_layer) if n_cpu_moe is None else n_cpu_moe
     homes = _homes(n_layers, header.n_layer + 1, shares or [1.0] * n_gpus)
     rows = shares if config.split_mode == "row" else ()
@@ -230,7 +230,7 @@ def _buffers(
     if not used:
         return taken.need
     copies = 1 if some_in_ram or len(used) == 1 or config.split_mode == "row" else N_COPIES
-    inputs = mask + sizes.FLOAT * sizes.batch_size(config) * header.n_embd
+    inputs = mask + sizes.FLOAT * config.ubatch * header.n_embd
     taken.put(None, inputs)
     for home in used:
         behind = sizes.logits_buffer(header, config) if home == homes[-1] else 0

@@ -8,7 +8,7 @@ from pydantic import ByteSize
 from server.engine_config import EngineConfig
 from server.layout import (
     Layout,
-    choose_flash_attn,
+    choose_attention,
     choose_layout,
 )
 
@@ -70,13 +70,33 @@ def test_a_model_without_cells_fits_always() -> None:
         ({"kv_quant_v": "q4_0", "flash_attn": "off"}, False, True, "off"),
     ],
 )
-def test_choose_flash_attn(
+def test_choose_attention(
     settings: dict[str, Any], on_gpu: bool, has_amx: bool, flash_attn: str
 ) -> None:
-    config = EngineConfig(n_slots=3, **settings)
-    chosen = choose_flash_attn(config, on_gpu, has_amx)
+    config = EngineConfig(n_slots=3, n_ubatch=100, **settings)
+    chosen = choose_attention(config, on_gpu, has_amx)
     assert chosen.flash_attn == flash_attn
     assert chosen.model_copy(update={"flash_attn": config.flash_attn}) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "on_gpu", "has_amx", "n_ubatch"),
+    [
+        ({}, False, True, 256),
+        ({}, False, False, 512),
+        ({}, True, True, 512),
+        ({"flash_attn": "off"}, False, False, 256),
+        ({"flash_attn": "off"}, True, False, 512),
+        ({"flash_attn": "on"}, False, True, 512),
+        ({"n_ubatch": 512}, False, True, 512),
+        ({"n_batch": 100}, False, True, 100),
+        ({"n_batch": 100}, False, False, 100),
+    ],
+)
+def test_halves_of_a_batch_without_flash_attention(
+    settings: dict[str, Any], on_gpu: bool, has_amx: bool, n_ubatch: int
+) -> None:
+    assert choose_attention(EngineConfig(**settings), on_gpu, has_amx).ubatch == n_ubatch
 
 
 def test_names() -> None:

@@ -15,7 +15,7 @@ import sys
 from server.engine import llama
 from server.engine_config import EngineConfig
 from server.errors import CorralError
-from server.layout import Layout, choose_flash_attn, has_amx
+from server.layout import Layout, choose_attention, has_amx
 
 TOLD = re.compile(r"(model|KV|RS|compute|output) buffer size|: size = ")
 
@@ -34,7 +34,7 @@ def main() -> None:
     path, config, n_gpu_layers, layout = pickle.load(sys.stdin.buffer)
     assert isinstance(config, EngineConfig)
     assert isinstance(layout, Layout)
-    config = choose_flash_attn(config, n_gpu_layers > 0, has_amx())
+    config = choose_attention(config, n_gpu_layers > 0, has_amx())
     logging.basicConfig(level=logging.DEBUG, handlers=[_Printer()])
     captured = llama.backend_init()
     try:

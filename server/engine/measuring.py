@@ -68,7 +68,6 @@ def _settings(job: Measure) -> EngineConfig:
         n_ctx=job.n_ctx + N_DECODE,
         n_slots=1,
         n_batch=job.n_ctx,
-        n_ubatch=min(512, job.n_ctx),
         n_threads=job.n_threads,
     )
 

@@ -17,7 +17,7 @@ from server.errors import ModelLoadError
 from server.estimate import choose_n_ctx
 from server.gguf import read_header
 from server.ipc import Load, Loading, Message, ModelInfo
-from server.layout import Layout, choose_flash_attn, choose_layout, has_amx
+from server.layout import Layout, choose_attention, choose_layout, has_amx
 from server.need import MARGIN, Need
 from server.placement import choose
 
@@ -104,7 +104,7 @@ def _blame(load: Load, captured: llama.Log, devices: llama.Devices) -> ModelLoad
 def plan(config: EngineConfig, model: llama.Model) -> tuple[EngineConfig, Layout]:
     """The engine's settings with every `auto` decided."""
     on_gpu = model.n_gpu_layers > 0
-    config = choose_flash_attn(config, on_gpu, has_amx())
+    config = choose_attention(config, on_gpu, has_amx())
     n_ctx = choose_n_ctx(config, model.n_ctx_train)
     if model.has_learned_positions or not model.generates:
         # One more position would abort the process.

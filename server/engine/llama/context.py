@@ -52,7 +52,7 @@ class Context(Owned):
         n_cells_all = n_ctx * config.n_slots if n_cells is None else n_cells
         params.n_ctx = max(n_cells_all, config.n_slots)
         params.n_batch = max(config.n_batch, config.n_slots)
-        params.n_ubatch = min(config.n_ubatch, config.n_batch)
+        params.n_ubatch = config.ubatch
         params.n_seq_max = config.n_slots
         params.kv_unified = n_cells is not None
         params.type_k = KV_TYPES[config.kv_quant]

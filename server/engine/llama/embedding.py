@@ -40,7 +40,7 @@ class EmbeddingContext(Owned):
         self.can_cut = model.is_causal and not model.ranks
         n_ubatch = n_cells
         if self.can_cut:
-            n_ubatch = min(config.n_ubatch, max(MIN_UBATCH, N_LOGITS // model.vocabulary.n_tokens))
+            n_ubatch = min(config.ubatch, max(MIN_UBATCH, N_LOGITS // model.vocabulary.n_tokens))
             # So that others fit beside one that is cut.
             n_cells += n_ubatch
         n_cells = -(-n_cells // PAD) * PAD
