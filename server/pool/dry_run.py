@@ -12,7 +12,7 @@ from server import estimate as sizes
 from server.engine_config import EngineConfig
 from server.errors import EngineError
 from server.gguf import Header
-from server.layout import Layout
+from server.layout import Layout, choose_attention, has_amx
 from server.need import Need, Parts
 from server.pool.inquiry import inquire
 
@@ -94,6 +94,8 @@ def beyond(header: Header, config: EngineConfig, parts: Parts, told: list[Size])
     counts on GPUs alone: in RAM it is set aside and hardly ever touched, so where it explains a
     buffer's size the estimate stays.
     """
+    on_gpu = any(parts.weights.gpus)
+    config = choose_attention(config, on_gpu, has_amx())
     cells, buffers = parts.cells, parts.buffers
     estimated = cells.ram + sum(cells.gpus)
     n_cells = sum(size.n_bytes for size in told if size.kind in WHOLE)
@@ -108,7 +110,7 @@ def beyond(header: Header, config: EngineConfig, parts: Parts, told: list[Size])
     n_told = sum(size.n_bytes for size in told if size.kind == "output")
     n_output = 2 * n_told * n_rows // config.n_slots
     layers = _compute(told, None)
-    if not any(parts.weights.gpus) and layers <= LOGITS * sizes.logits_buffer(header, config):
+    if not on_gpu and layers <= LOGITS * sizes.logits_buffer(header, config):
         layers = min(layers, buffers.ram - output)
     gpus = tuple(_compute(told, number) for number in range(len(buffers.gpus)))
     return moved.less(cells).plus(Need(n_output + layers, gpus)).less(buffers)

@@ -53,7 +53,9 @@ def test_it_is_the_card(family: Path) -> None:
 
 @pytest.mark.parametrize(("n_ctx", "tokens"), [(None, 8192), (32768, 32768)])
 def test_the_estimate_is_for_the_context(family: Path, n_ctx: int | None, tokens: int) -> None:
-    rows = {row["quant"]: row for row in json.loads(printed(family, n_ctx, as_json=True))}
+    flash = Config(found=FoundConfig(engine=EngineConfig(flash_attn="on")))
+    text = printed(family, n_ctx, as_json=True, config=flash)
+    rows = {row["quant"]: row for row in json.loads(text)}
     row = rows["Q4_K_M"]
     assert row["n_ctx"] == tokens
     known = mixtral.size_of("Q4_K_M") + WORKER_BYTES + tokens * mixtral.CELL_BYTES
@@ -106,5 +108,5 @@ def test_a_repository_of_the_hub_without_any_configuration(tmp_path: Path) -> No
     lines = [line.split() for line in run.stdout.splitlines()]
     for line, (quant, gb) in zip(lines[1:], mixtral.LISTED.items(), strict=False):
         assert line[1:7] == [quant, quant[1], f"{gb}0", "GB", f"{gb + 2.5:.1f}0", "GB"]
-        assert float(line[-2]) == pytest.approx(gb + 4096 * mixtral.CELL_BYTES / 1e9, abs=0.2)
+        assert float(line[-2]) == pytest.approx(gb + 4096 * mixtral.CELL_BYTES / 1e9, abs=0.3)
     assert f"The models of {REPO} at {hub.url}." in run.stdout

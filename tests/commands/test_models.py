@@ -79,7 +79,7 @@ def test_every_model_is_listed(config: Config, tmp_path: Path) -> None:
 
 def test_one_context_is_what_is_needed(config: Config) -> None:
     def ram(n_ctx: int) -> int:
-        engine = EngineConfig(n_ctx=n_ctx, n_slots=2, n_ubatch=8)
+        engine = EngineConfig(n_ctx=n_ctx, n_slots=2, n_ubatch=8, flash_attn="on")
         own = config.models["own"].model_copy(update={"engine": engine})
         text = printed(config.model_copy(update={"models": {"own": own}}), as_json=True)
         return json.loads(text)[0]["ram_bytes"]

@@ -15,13 +15,20 @@ from tests.gguf_files import Shape, write_sparse
 MIXTRAL = "bagel-dpo-8x7b-v0.2.Q4_K_M"
 ROOM = ("--gpu-free", "24GiB", "--ram-free", "64GiB", "--ctx", "8192", "--slots", "4")
 
+# What attention is computed with, and takes, depends on the processor.
+SETTINGS = """
+models_dir: {}
+hf_cache: off
+found: {{engine: {{flash_attn: on}}}}
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("models")
     write_sparse(place / f"{MIXTRAL}.gguf")
     write_sparse(place / "bagel-dpo-8x7b-v0.2.Q8_0.gguf", Shape(most=Shape.kinds()["Q8_0"]))
-    (place / "config.yaml").write_text(f"models_dir: {place}\nhf_cache: off\n")
+    (place / "config.yaml").write_text(SETTINGS.format(place))
     return place
 
 

@@ -34,7 +34,7 @@ def test_greedy_needs_no_seed(sdk: OpenAI) -> None:
         {"top_k": 1},
         {"top_p": 0},
         {"min_p": 1},
-        {"top_n_sigma": 0.001},
+        {"top_n_sigma": 1e-6},
         {"temperature": 0.001},
     ],
     ids=str,

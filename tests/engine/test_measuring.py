@@ -64,8 +64,8 @@ def test_perplexity_is_what_it_is_by_hand(job: Measure, model_path: Path) -> Non
     found = measuring.do(job, steps.append)
     assert steps == [Advance(1, 2), Advance(2, 2)]
     assert (len(found.tokens), found.n_scored) == (20, 8)
-    # Kernels for one row and for many round differently.
-    assert found.perplexity == pytest.approx(by_hand(model_path, 10), rel=0.02)
+    # Kernels for one row and for many round differently, those for AMX most of all.
+    assert found.perplexity == pytest.approx(by_hand(model_path, 10), rel=0.06)
     assert found.perplexity_error > 0
     assert (found.divergence, found.same_best) == (0, 1)
     assert found.prefill > 0

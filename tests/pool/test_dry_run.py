@@ -10,7 +10,7 @@ from server import estimate as sizes
 from server.engine_config import EngineConfig
 from server.errors import EngineError
 from server.gguf import read_header
-from server.layout import Layout
+from server.layout import Layout, choose_attention
 from server.need import Need, Parts, place
 from server.pool.dry_run import Size, beyond, dry_run, read_sizes
 from tests.gguf_files import write_sparse
@@ -24,6 +24,7 @@ async def test_the_estimates_of_a_mixtral(tmp_path: Path, flash_attn: str) -> No
     path = write_sparse(tmp_path / "bagel.gguf")
     header = read_header(path)
     config = CONFIG.model_copy(update={"flash_attn": flash_attn})
+    config = choose_attention(config, on_gpu=False, has_amx=False)
     layout = Layout(32_768, 32_768, "")
     told = {size.kind: size.n_bytes for size in await dry_run(path, config, 0, layout)}
     assert told["KV"] == 32_768 * sizes.bytes_per_cell(header, config)

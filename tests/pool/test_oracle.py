@@ -21,7 +21,12 @@ from server.sampling import SamplingParams
 from tests.pool.test_pool import running, text
 
 ENGINE = EngineConfig(
-    n_ctx=8192, n_slots=1, n_threads=1, flash_attn="off", prefix_cache=ByteSize(0)
+    n_ctx=8192,
+    n_slots=1,
+    n_ubatch=512,
+    n_threads=1,
+    flash_attn="off",
+    prefix_cache=ByteSize(0),
 )
 """Its buffers are those of attention's scores, which are a little less than they are estimated."""
 
