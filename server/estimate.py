@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from server.engine_config import DRAFTED_ROWS, EngineConfig
 from server.gguf import Header, Layer
-from server.layout import choose_attention, has_amx
+from server.layout import choose_attention, has_amx, padded, slot_cells
 
 KV_BYTES = {
     "f32": 4.0,
@@ -34,9 +34,6 @@ TOKEN_BYTES = 350
 
 CELL_BYTES = 68
 """Of each cell beside its K and V: whose it is, and where it stands."""
-
-PAD = 256
-"""Cells come in multiples of this."""
 
 FLOAT = 4
 
@@ -74,11 +71,6 @@ def cell_bytes(layer: Layer, config: EngineConfig) -> float:
     return layer.k * KV_BYTES[config.kv_quant] + layer.v * KV_BYTES[kind_v]
 
 
-def padded(n_cells: int) -> int:
-    """As many cells as llama.cpp makes of so many."""
-    return -(-n_cells // PAD) * PAD
-
-
 def estimate(
     header: Header, config: EngineConfig, n_ctx: int, n_slots: int = 1, n_cells: int | None = None
 ) -> Estimate:
@@ -88,7 +80,7 @@ def estimate(
     of its own.
     """
     config = choose_attention(config, on_gpu=False, has_amx=has_amx())
-    n_seen = padded(n_ctx if n_cells is None else n_cells)
+    n_seen = slot_cells(config, n_ctx) if n_cells is None else padded(n_cells)
     n_all = n_seen * n_slots if n_cells is None else n_seen
     rows = output_buffer(header, output_rows(config, n_slots))
     return Estimate(

@@ -6,6 +6,12 @@ from pathlib import Path
 
 from server.engine_config import N_UBATCH, EngineConfig
 
+PAD = 256
+"""Cells come in multiples of this."""
+
+STRIDE = 2048
+"""Cells whose values, of two bytes each, fill a page."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -21,22 +27,40 @@ class Layout:
         return "split" if self.n_cells is None else "unified"
 
 
+def padded(n_cells: int) -> int:
+    """As many cells as llama.cpp makes of so many."""
+    return -(-n_cells // PAD) * PAD
+
+
+def slot_cells(config: EngineConfig, n_ctx: int) -> int:
+    """Cells of each slot in split streams; `config` says how attention is computed.
+
+    Without flash attention the values of a token lie as far apart as a stream has cells. Whole
+    pages apart they share a few places in the processor's caches: measured with 16 streams, some
+    more cells make a step 3% shorter, and 10% once their memory is in large pages.
+    """
+    n_cells = padded(n_ctx)
+    return n_cells + PAD if config.flash_attn == "off" and n_cells % STRIDE == 0 else n_cells
+
+
 def choose_layout(
     config: EngineConfig, n_ctx: int, bytes_per_cell: int, n_free: int, on_gpu: bool
 ) -> Layout:
     """Split streams where all slots' cells fit in the budget, or one pool of what does.
 
-    `bytes_per_cell`: K and V of one token over all layers. `n_free`: bytes free after loading.
+    `config` says how attention is computed. `bytes_per_cell`: K and V of one token over all layers.
+    `n_free`: bytes free after loading.
+
     Measured: on a CPU without flash attention split streams decode up to 4 times faster, but
     slots x n_ctx cells are resident from the start.
     """
     budget = config.kv_budget if config.kv_budget is not None else n_free // 2
     wanted = config.n_slots * n_ctx
-    size = wanted * bytes_per_cell
+    size = config.n_slots * slot_cells(config, n_ctx) * bytes_per_cell
     sizes = f"{config.n_slots} slots x {n_ctx:,} cells take {size / 2**20:,.0f} MiB"
     fits = size <= budget
     pool = config.n_cells or (
-        wanted if fits or not bytes_per_cell else max(n_ctx, budget // bytes_per_cell)
+        wanted if fits or not bytes_per_cell else min(wanted, budget // bytes_per_cell)
     )
     pool = max(pool, n_ctx)
     match config.kv_layout:

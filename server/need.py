@@ -19,7 +19,7 @@ from typing import NamedTuple
 from server import estimate as sizes
 from server.engine_config import EngineConfig
 from server.gguf import Header
-from server.layout import Layout, choose_attention, has_amx
+from server.layout import Layout, choose_attention, has_amx, padded, slot_cells
 
 MARGIN = 0.05
 """Share of a memory that is left to others."""
@@ -204,12 +204,14 @@ def _cells(
 
 def _n_cells(config: EngineConfig, layout: Layout) -> int:
     """Of all slots."""
-    return n_seen(layout) * (config.n_slots if layout.n_cells is None else 1)
+    return n_seen(config, layout) * (config.n_slots if layout.n_cells is None else 1)
 
 
-def n_seen(layout: Layout) -> int:
-    """Cells that a token can look at."""
-    return sizes.padded(layout.n_ctx if layout.n_cells is None else layout.n_cells)
+def n_seen(config: EngineConfig, layout: Layout) -> int:
+    """Cells that a token can look at; `config` says how attention is computed."""
+    if layout.n_cells is None:
+        return slot_cells(config, layout.n_ctx)
+    return padded(layout.n_cells)
 
 
 def _buffers(
@@ -220,8 +222,8 @@ def _buffers(
     layout: Layout,
     moe: int,
 ) -> Need:
-    layers = sizes.layer_buffer(header, config, n_seen(layout))
-    mask = sizes.mask_bytes(config, n_seen(layout))
+    layers = sizes.layer_buffer(header, config, n_seen(config, layout))
+    mask = sizes.mask_bytes(config, n_seen(config, layout))
     taken.put(None, sizes.output_buffer(header, sizes.output_rows(config, config.n_slots)))
     used = sorted({home for home in homes if home is not None})
     some_in_ram = None in homes or (moe > 0 and header.has_experts)

@@ -9,7 +9,7 @@ from pydantic import ByteSize
 from server import estimate as sizes
 from server.engine_config import EngineConfig
 from server.gguf import Header
-from server.layout import Layout, choose_layout
+from server.layout import PAD, Layout, choose_attention, choose_layout, has_amx
 from server.need import Need, cpu_moe, place, shares_of
 
 __all__ = ["Need", "Placement", "choose", "least", "place", "placed", "settle"]
@@ -96,7 +96,7 @@ def _with_fewest(
     n_ctx = sizes.choose_n_ctx(config, header.n_ctx_train)
     per_cell = round(sizes.bytes_per_cell(header, config))
     sparing = config.model_copy(update={"kv_budget": ByteSize(0)})
-    layout = choose_layout(sparing, n_ctx, per_cell, 0, on_gpu=n_layers > 0)
+    layout = _layout(sparing, n_ctx, per_cell, 0, on_gpu=n_layers > 0)
     shares = shares_of(config, room.gpus)
     need = place(header, config, n_layers, layout, len(shares), shares, n_cpu_moe).total
     return Placement(n_layers, layout, need, n_cpu_moe, shares if len(shares) > 1 else ())
@@ -117,12 +117,18 @@ def _with_cells(header: Header, config: EngineConfig, free: Need, way: Placement
 
     if way.n_gpu_layers == 0:
         n_free = max(0, left.ram) + (way.layout.n_cells or 0) * per_cell
-        way_for_all = make(choose_layout(config, way.layout.n_ctx, per_cell, n_free, on_gpu=False))
+        way_for_all = make(_layout(config, way.layout.n_ctx, per_cell, n_free, on_gpu=False))
         if way_for_all.need.within(free):
             return way_for_all
     if way.layout.n_cells is None or config.n_cells is not None or per_cell == 0:
         return way
     return _most_cells(config, way, per_cell, lambda n: make(replace(way.layout, n_cells=n)), room)
+
+
+def _layout(config: EngineConfig, n_ctx: int, per_cell: int, n_free: int, on_gpu: bool) -> Layout:
+    """The one that a worker would choose."""
+    config = choose_attention(config, on_gpu, has_amx())
+    return choose_layout(config, n_ctx, per_cell, n_free, on_gpu)
 
 
 def _most_cells(
@@ -138,7 +144,7 @@ def _most_cells(
     if config.kv_budget is not None:
         most = max(n_ctx, min(most, config.kv_budget // per_cell))
     # The last is `most`, or more. Not a list: contexts of billions have been asked for.
-    counts = range(n_ctx, most + sizes.PAD, sizes.PAD)
+    counts = range(n_ctx, most + PAD, PAD)
     n_fitting = bisect_left(counts, True, key=lambda n: not make(min(n, most)).need.within(room))
     return make(min(counts[n_fitting - 1], most)) if n_fitting else way
 

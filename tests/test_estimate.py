@@ -19,9 +19,9 @@ from server.estimate import (
     logits_buffer,
     output_buffer,
     output_rows,
-    padded,
 )
 from server.gguf import Header, Layer, read_header
+from server.layout import padded
 from tests.measuring import taken_by_a_worker
 
 MIXTRAL = Header(

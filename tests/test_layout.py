@@ -10,19 +10,20 @@ from server.layout import (
     Layout,
     choose_attention,
     choose_layout,
+    slot_cells,
 )
 
 KIB = 1024
 
 
-# 4 slots of 1,000 tokens at 1 KiB a cell: 4,000 KiB.
+# 4 slots of 1,000 tokens at 1 KiB a cell: 4,000 KiB, or 4,096 KiB in streams.
 @pytest.mark.parametrize(
     ("settings", "n_free", "on_gpu", "n_cells", "reason"),
     [
-        ({}, 8000 * KIB, False, None, "4 slots x 1,000 cells take 4 MiB of 4"),
-        ({}, 7998 * KIB, False, 3999, "4 slots x 1,000 cells take 4 MiB, more than 4"),
+        ({}, 8192 * KIB, False, None, "4 slots x 1,000 cells take 4 MiB of 4"),
+        ({}, 8190 * KIB, False, 4000, "4 slots x 1,000 cells take 4 MiB, more than 4"),
         ({}, 1 * KIB, False, 1000, "more than 0"),
-        ({"kv_budget": 4000 * KIB}, 0, False, None, "4 MiB of 4"),
+        ({"kv_budget": 4096 * KIB}, 0, False, None, "4 MiB of 4"),
         ({"kv_budget": 2500 * KIB}, 10**12, False, 2500, "more than 2"),
         ({"kv_budget": 0}, 10**12, False, 1000, "more than 0"),
         ({"n_cells": 3000}, 10**12, False, 3000, "n_cells is set"),
@@ -102,3 +103,28 @@ def test_halves_of_a_batch_without_flash_attention(
 def test_names() -> None:
     assert Layout(8, None, "").name == "split"
     assert Layout(8, 8, "").name == "unified"
+
+
+@pytest.mark.parametrize(
+    ("flash_attn", "n_ctx", "n_cells"),
+    [
+        ("off", 2048, 2304),
+        ("off", 2000, 2304),
+        ("off", 8192, 8448),
+        ("off", 1024, 1024),
+        ("off", 2304, 2304),
+        ("off", 1, 256),
+        ("on", 2048, 2048),
+        ("auto", 2048, 2048),
+    ],
+)
+def test_values_do_not_lie_whole_pages_apart(flash_attn: str, n_ctx: int, n_cells: int) -> None:
+    config = EngineConfig.model_validate({"flash_attn": flash_attn})
+    assert slot_cells(config, n_ctx) == n_cells
+
+
+def test_cells_are_counted_as_they_are_made() -> None:
+    config = EngineConfig(n_slots=4, flash_attn="off", kv_budget=ByteSize(4 * 2304 * KIB))
+    assert choose_layout(config, 2048, KIB, 0, on_gpu=False).name == "split"
+    less = config.model_copy(update={"kv_budget": ByteSize(4 * 2304 * KIB - 1)})
+    assert choose_layout(less, 2048, KIB, 0, on_gpu=False).name == "unified"

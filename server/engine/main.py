@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
@@ -25,7 +25,7 @@ from server.engine.job import Job, Limits
 from server.engine.kv import KVCells
 from server.engine.opening import Progress, describe, open_model, plan, probe, warm_up
 from server.engine.outbox import Outbox
-from server.engine.preparation import Commands, Inbox, Preparation
+from server.engine.preparation import Commands, Inbox, Preparation, Prepared
 from server.engine.sequence import Sequence
 from server.engine.vocabulary import Vocabulary
 from server.engine_config import EngineConfig
@@ -47,8 +47,8 @@ from server.layout import Layout
 
 log = logging.getLogger(__name__)
 
-CHECK_AFTER_S = 0.5
-"""Seconds of idleness before slots and cells are counted."""
+IDLE_S = 0.5
+"""Seconds without work before slots and cells are counted, and memory is put in order."""
 
 
 def main() -> None:
@@ -114,6 +114,10 @@ class Loaded:
         if self.context is not None:
             self.context.use_threads(n)
         self.embedder.use_threads(n)
+
+    def settle(self) -> bool:
+        """Do a little of what makes later steps faster; False when all is done. Only when idle."""
+        return self.context is not None and self.context.settle()
 
     def check(self) -> None:
         """Raises AssertionError where something got lost. Only when idle."""
@@ -209,18 +213,15 @@ def serve(pipe: Connection, loaded: Loaded) -> None:
 
 def run(loaded: Loaded, inbox: Inbox) -> None:
     """Step while there is work, sleep while there is none, return at Shutdown."""
-    checked = False
     while True:
-        try:
-            command = inbox.get(block=loaded.idle, timeout=None if checked else CHECK_AFTER_S)
-        except Empty:
-            if loaded.idle:
-                loaded.check()
-                checked = True
-            else:
+        if loaded.idle:
+            command = _wait(loaded, inbox)
+        else:
+            try:
+                command = inbox.get_nowait()
+            except Empty:
                 loaded.step()
-            continue
-        checked = False
+                continue
         match command:
             case Sequence():
                 assert loaded.engine is not None
@@ -235,6 +236,17 @@ def run(loaded: Loaded, inbox: Inbox) -> None:
                 loaded.use_threads(n)
             case Shutdown():
                 return
+
+
+def _wait(loaded: Loaded, inbox: Inbox) -> Prepared:
+    """The next command. Until it comes, what is best done while nobody waits for an answer."""
+    with suppress(Empty):
+        return inbox.get(timeout=IDLE_S)
+    loaded.check()
+    while loaded.settle():
+        with suppress(Empty):
+            return inbox.get_nowait()
+    return inbox.get()
 
 
 def _receive(pipe: Connection, commands: Commands) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from server.engine import llama
 from server.engine.batch import Batch
-from server.engine.llama import Context, Devices, Log, Logits, Model, NoRoom, backend
+from server.engine.llama import Context, Devices, Log, Logits, Model, NoRoom, backend, pages
 from server.engine.llama.context import KV_TYPES
 from server.engine.llama.model import Settings
 from server.engine.llama.overrides import EXPERTS
@@ -398,10 +398,27 @@ def test_sizes_of_contexts(model: Model) -> None:
     assert unified.pointer is None
 
 
+def test_it_settles_once(model: Model) -> None:
+    """Where values lie apart, and only if there are enough of them."""
+    large = SMALL.model_copy(update={"n_slots": 1})
+    with Context(model, large, 2048, None) as context:
+        assert (context.n_ctx, context.n_cells) == (2048, 2304)
+        n_turns = 0
+        while context.settle():
+            n_turns += 1
+        size = context.n_cells * model.bytes_per_cell(large)
+        assert size < (n_turns + 1) * pages.HUGE_PAGE <= size + pages.MORE + pages.HUGE_PAGE
+        assert not context.settle()
+    with Context(model, large.model_copy(update={"flash_attn": "on"}), 2048, None) as context:
+        assert not context.settle()
+    with Context(model, large, 64, None) as context:
+        assert not context.settle()
+
+
 def test_a_context_that_llama_cpp_does_not_make(model: Model) -> None:
     config = SMALL.model_copy(update={"kv_quant_v": "q8_0"})
     with pytest.raises(
-        ModelLoadError, match=r"no context of 256 cells for 4 slots: quantized V cache"
+        ModelLoadError, match=r"no context of 1024 cells for 4 slots: quantized V cache"
     ):
         Context(model, config, 64, None)
 
@@ -555,7 +572,7 @@ def test_context_settings_reach_llama_cpp(
 
 def test_the_layout_reaches_llama_cpp(model: Model) -> None:
     split = context_params(model, EngineConfig(n_slots=4), 100, None)
-    assert (split.n_ctx, split.kv_unified) == (400, False)
+    assert (split.n_ctx, split.kv_unified) == (1024, False)
     unified = context_params(model, EngineConfig(n_slots=4), 100, 250)
     assert (unified.n_ctx, unified.kv_unified) == (250, True)
 

@@ -3,14 +3,19 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from server.engine.llama import pages
+from server.engine.llama.pages import HUGE_PAGE, LEAST, MORE
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="it is glibc that can be told where to allocate"
 )
 
 SIZE = 2**28
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 PROGRAM = f"""
 import ctypes, time
@@ -118,3 +123,46 @@ except MemoryError:
     )
     assert n_threads == 1
     assert grown < 0.05
+
+
+def huge_pages_can_be_made() -> bool:
+    release = platform.release().split("-")[0].split(".")
+    return tuple(map(int, release[:2])) >= (6, 1) and HUGE_PAGES.exists()
+
+
+@pytest.mark.skipif(not huge_pages_can_be_made(), reason="Linux has done so since 6.1")
+def test_pages_are_put_together_one_with_each_turn() -> None:
+    (before, after_one, after, same, turns) = run(
+        """
+def huge():
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return sum(int(l.split()[1]) * 1024 / SIZE for l in lines if l.startswith("AnonHuge"))
+
+with pages.coming(SIZE) as addresses:
+    cells = libc.malloc(SIZE)
+    ctypes.memset(cells, 7, SIZE)
+at_first = huge()
+print(at_first)
+turns = pages.put_together(addresses)
+for _ in turns:
+    if huge() > at_first:
+        print(huge() - at_first)
+        break
+n_turns = 1 + sum(1 for _ in turns)
+print(huge() - at_first)
+print(float(ctypes.string_at(cells, SIZE) == bytes([7]) * SIZE))
+print(n_turns)
+"""
+    )
+    assert before < 0.1
+    assert after_one == pytest.approx(HUGE_PAGE / SIZE)
+    assert after > 0.95
+    assert same
+    # Some of them find nothing: the block was larger than what is in it.
+    assert SIZE / HUGE_PAGE - 1 <= turns <= (SIZE + MORE) / HUGE_PAGE
+
+
+def test_nothing_is_put_together_where_nothing_is_known() -> None:
+    assert not list(pages.put_together(range(0)))
+    with pages.coming(LEAST - 1) as addresses:
+        assert not addresses

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from server.engine import main
+from server.engine.preparation import Inbox
 from server.engine_config import EngineConfig
 from server.errors import ContextLengthExceeded, InvalidRequest, ModelLoadError
 from server.ipc import (
@@ -411,11 +413,43 @@ def test_tokens_go_together_where_they_come_quickly(
         assert len(messages) == n_deltas + 2
 
 
+class Idle:
+    """Stands for what is loaded, and has nothing to do but chores; the last one is disturbed."""
+
+    idle = True
+
+    def __init__(self, inbox: Inbox, n_chores: int) -> None:
+        self.done: list[str] = []
+        self._inbox = inbox
+        self._n_chores = n_chores
+
+    def check(self) -> None:
+        self.done.append("check")
+
+    def settle(self) -> bool:
+        self.done.append("settle")
+        self._n_chores -= 1
+        if not self._n_chores:
+            self._inbox.put(Shutdown())
+        return True
+
+
+def test_chores_give_way_to_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "IDLE_S", 0.01)
+    inbox: Inbox = SimpleQueue()
+    idle: Any = Idle(inbox, n_chores=3)
+    main.run(idle, inbox)
+    assert idle.done == ["check", "settle", "settle", "settle"]
+    inbox.put(Shutdown())
+    main.run(idle, inbox)
+    assert len(idle.done) == 4
+
+
 def test_it_sends_nothing_while_idle(model_path: Path) -> None:
     """The check of slots and cells in between neither speaks nor kills."""
     with started(model_path) as process:
         process.loaded()
-        assert not process.pipe.poll(2 * main.CHECK_AFTER_S)
+        assert not process.pipe.poll(2 * main.IDLE_S)
         assert process.process.poll() is None
         process.submit(0, Text("One, two, three,"), max_tokens=1)
         assert isinstance(process.answer(0)[-1], Finished)

@@ -15,6 +15,7 @@ from server.engine.llama.backend import C, Owned
 from server.engine.llama.model import Model
 from server.engine_config import EngineConfig
 from server.errors import EngineError, ModelLoadError
+from server.layout import slot_cells
 from server.threads import cores
 
 Logits = NDArray[np.float32]
@@ -49,7 +50,7 @@ class Context(Owned):
     def __init__(self, model: Model, config: EngineConfig, n_ctx: int, n_cells: int | None):
         params = common_params(config)
         # Less than a cell and a row for each slot aborts the process.
-        n_cells_all = n_ctx * config.n_slots if n_cells is None else n_cells
+        n_cells_all = slot_cells(config, n_ctx) * config.n_slots if n_cells is None else n_cells
         params.n_ctx = max(n_cells_all, config.n_slots)
         params.n_batch = max(config.n_batch, config.n_slots)
         params.n_ubatch = config.ubatch
@@ -58,8 +59,10 @@ class Context(Owned):
         params.type_k = KV_TYPES[config.kv_quant]
         params.type_v = KV_TYPES[config.kv_quant_v or config.kv_quant]
         self._log = model.log
-        with pages.coming(_cells_in_ram(model, config, params.n_ctx)):
+        with pages.coming(_cells_in_ram(model, config, params.n_ctx)) as addresses:
             pointer = C.llama_init_from_model(model.pointer, params)
+        # Flash attention reads cells in their order, and is not faster in larger pages.
+        self._chores = pages.put_together(addresses if config.flash_attn == "off" else range(0))
         super().__init__(pointer, C.llama_free)
         if not self.pointer:
             raise ModelLoadError(
@@ -85,6 +88,10 @@ class Context(Owned):
             raise NoRoom(f"no cells for {batch.n_tokens} tokens")
         if code:
             raise EngineError(f"llama_decode returned {code}: {self._log.reason()}")
+
+    def settle(self) -> bool:
+        """Spend some milliseconds on faster steps later; False when there is nothing left to do."""
+        return next(self._chores, self) is None
 
     def use_threads(self, n: int) -> None:
         """Compute with so many from the next forward on."""
