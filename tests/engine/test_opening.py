@@ -39,7 +39,7 @@ def test_warm_up_leaves_the_cells_empty(model: Model) -> None:
 
 def test_plan_decides_every_auto(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     class Memory:
-        available = 2 * 64 * 2 * model.bytes_per_cell(EngineConfig())
+        available = 2 * 256 * 2 * model.bytes_per_cell(EngineConfig())
 
     monkeypatch.setattr(psutil, "virtual_memory", Memory)
     monkeypatch.setattr("server.engine.opening.has_amx", lambda: False)
