@@ -83,6 +83,7 @@ def lines(folder: Path, model_path: Path) -> list[Ended]:
             "CORRAL_FOUND__ENGINE__N_THREADS": str(N_THREADS),
         }
         for line in LINES:
+            output = ""
             # An answer's first token is drawn, and may be the end.
             for _ in range(4 if ANSWERS.match(line) else 1):
                 output = run(line, folder, environment)
